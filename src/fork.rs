@@ -1,0 +1,67 @@
+//! What must hold when the process forks: no thread is inside ONNX Runtime's environment or session creation, or a session's drop.
+//!
+//! Those take locks of the runtime and of the allocator's statics that a child would inherit locked for ever. Runs are harmless: the child
+//! never touches the sessions of its parent (see `process`), and builds its own on the inherited environment.
+
+use std::cell::RefCell;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug)]
+struct State {
+    inside: usize,
+    closed: bool,
+}
+
+static STATE: Mutex<State> = Mutex::new(State { inside: 0, closed: false });
+static CHANGED: Condvar = Condvar::new();
+
+thread_local! {
+    /// The forking thread holds the lock across the fork, so that the child does not inherit it held by a thread that is not there.
+    static HELD: RefCell<Option<MutexGuard<'static, State>>> = const { RefCell::new(None) };
+}
+
+fn lock() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// While it lives, this process does not fork.
+#[derive(Debug)]
+pub(crate) struct Inside(());
+
+/// Waits until no fork is under way, and keeps the next one waiting.
+pub(crate) fn enter() -> Inside {
+    let mut state = lock();
+    while state.closed {
+        state = CHANGED.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+    state.inside += 1;
+    Inside(())
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        lock().inside -= 1;
+        CHANGED.notify_all();
+    }
+}
+
+/// Before `fork`: closes the gate and waits until nobody is inside. Blocks; the caller must not hold the GIL.
+pub fn before() {
+    let mut state = lock();
+    while state.closed {
+        state = CHANGED.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+    state.closed = true;
+    while state.inside > 0 {
+        state = CHANGED.wait(state).unwrap_or_else(PoisonError::into_inner);
+    }
+    HELD.with(|held| *held.borrow_mut() = Some(state));
+}
+
+/// After `fork`, in the parent and in the child, on the thread that called [`before`]: opens the gate.
+pub fn after() {
+    let Some(mut state) = HELD.with(|held| held.borrow_mut().take()) else { return };
+    state.closed = false;
+    drop(state);
+    CHANGED.notify_all();
+}

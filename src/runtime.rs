@@ -1,0 +1,273 @@
+//! ONNX Runtime: the library, its one environment, devices, sessions and runs. The only user of `ort`.
+//!
+//! Set `ORT_DISABLE_TELEMETRY=1` in the environment before [`init`]: onnxruntime 1.29 and later start Microsoft's telemetry when the
+//! environment is created, which writes files, uploads, and hangs forked children at exit. (The Python package does.)
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use ort::AsPointer;
+use ort::environment::Environment;
+use ort::session::builder::{BuilderResult, SessionBuilder};
+use ort::session::{Outlet, RunOptions};
+use ort::value::{DynValue, TensorRef, ValueType};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::fork;
+use crate::schedule::Stop;
+
+/// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
+static ENVIRONMENT: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+
+/// Where sessions run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU, by its number.
+    Cuda(u32),
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => write!(f, "cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// Loads ONNX Runtime from `library` and makes the environment, once a process. Libraries in `preload` are opened before, in order; those
+/// that are missing are left to the runtime to complain about.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the library cannot be loaded, is too old, or another one is in use already.
+pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
+    let _inside = fork::enter();
+    let mut environment = ENVIRONMENT.lock();
+    if let Some((loaded, _)) = environment.as_ref() {
+        if loaded == library {
+            return Ok(());
+        }
+        return Err(Error::Unavailable(format!(
+            "this process already uses {}, and a process can use one ONNX Runtime library here; start another process for {}",
+            loaded.display(),
+            library.display()
+        )));
+    }
+    for path in preload {
+        // A library that is missing or broken is named by the provider that needs it.
+        let _ = ort::util::preload_dylib(path);
+    }
+    let builder = ort::init_from(library).map_err(|e| {
+        Error::Unavailable(format!(
+            "cannot use the ONNX Runtime library {}: {e}; install one with: pip install --force-reinstall \"onnxruntime>=1.22\"",
+            library.display()
+        ))
+    })?;
+    let made = builder.with_name("threadsafe-ocr").with_telemetry(false).build();
+    let made = made.map_err(|e| Error::Unavailable(format!("ONNX Runtime did not start: {e}")))?;
+    made.set_log_level(log_level());
+    *environment = Some((library.to_owned(), made));
+    Ok(())
+}
+
+/// `THREADSAFE_OCR_LOG`: what ONNX Runtime writes to stderr. Workers never call Python's logging.
+fn log_level() -> ort::logging::LogLevel {
+    use ort::logging::LogLevel;
+    match std::env::var("THREADSAFE_OCR_LOG").unwrap_or_default().as_str() {
+        "verbose" | "debug" => LogLevel::Verbose,
+        "info" => LogLevel::Info,
+        "warning" => LogLevel::Warning,
+        _ => LogLevel::Error,
+    }
+}
+
+fn environment() -> Result<Environment> {
+    let environment = ENVIRONMENT.lock();
+    let made = environment.as_ref().map(|(_, environment)| environment.clone());
+    made.ok_or_else(|| Error::Unavailable("ONNX Runtime is not loaded; call runtime::init first".into()))
+}
+
+/// A model that is loaded and can run.
+///
+/// On the CPU any number of threads may run one session at once. On other devices a session belongs to one worker.
+pub struct Session {
+    session: Option<ort::session::Session>,
+    device: Device,
+    input: CString,
+    output: CString,
+    input_shape: Vec<i64>,
+    output_shape: Vec<i64>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _inside = fork::enter();
+        self.session.take();
+    }
+}
+
+impl Session {
+    /// Loads the model file `path`. `threads` is the size of the session's own pool on the CPU; 1: runs use the calling thread only.
+    ///
+    /// # Errors
+    /// [`Error::ModelLoad`] naming the file, [`Error::Unavailable`] when the device cannot be used.
+    pub fn load(path: &Path, device: Device, threads: usize) -> Result<Self> {
+        let environment = environment()?;
+        let _inside = fork::enter();
+        let session = build(&environment, path, device, threads).map_err(|e| load_error(path, device, &e.to_string()))?;
+        let io = |outlets: &[Outlet], what: &str| -> Result<(CString, Vec<i64>)> {
+            let [outlet] = outlets else {
+                let count = outlets.len();
+                return Err(Error::ModelLoad(format!("{}: the model has {count} {what}, not 1", path.display())));
+            };
+            let ValueType::Tensor { shape, .. } = outlet.dtype() else {
+                return Err(Error::ModelLoad(format!("{}: the model's {what} is not a tensor", path.display())));
+            };
+            let name = CString::new(outlet.name()).map_err(|e| Error::ModelLoad(format!("{}: {e}", path.display())))?;
+            Ok((name, shape.to_vec()))
+        };
+        let (input, input_shape) = io(session.inputs(), "input")?;
+        let (output, output_shape) = io(session.outputs(), "output")?;
+        Ok(Self { session: Some(session), device, input, output, input_shape, output_shape })
+    }
+
+    /// Dimensions of the input; -1 where they are free.
+    #[must_use]
+    pub fn input_shape(&self) -> &[i64] {
+        &self.input_shape
+    }
+
+    /// Dimensions of the output; -1 where they are free.
+    #[must_use]
+    pub fn output_shape(&self) -> &[i64] {
+        &self.output_shape
+    }
+
+    /// Runs the model on one NCHW tensor and hands its f32 output and dimensions to `read`, without a copy. `shrink` gives the arena's
+    /// free memory back to the system afterwards: for runs of unusual size.
+    ///
+    /// # Errors
+    /// [`Error::Inference`] of `stage`; [`Error::Closed`] when `stop` ended the run; [`Error::Unavailable`] when the card is lost.
+    pub fn run<R>(
+        &self,
+        stage: &'static str,
+        tensor: &[f32],
+        shape: [usize; 4],
+        shrink: bool,
+        stop: &Stop,
+        read: impl FnOnce(&[f32], &[i64]) -> R,
+    ) -> Result<R> {
+        let failed = |e: ort::Error| self.run_error(stage, stop, &e.to_string());
+        let mut options = RunOptions::new().map_err(failed)?;
+        if shrink && self.device == Device::Cpu {
+            options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
+        }
+        let options = Arc::new(options);
+        let ender = Arc::clone(&options);
+        stop.on_stop(move || {
+            // It fails only for a null pointer, which RunOptions never holds.
+            let _ = ender.terminate();
+        });
+        let input = TensorRef::from_array_view((shape, tensor)).map_err(failed)?;
+        let output = self.run_raw(&input, &options).map_err(failed)?;
+        let (dimensions, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
+        Ok(read(values, dimensions))
+    }
+
+    /// `OrtApi::Run` on a shared reference. `ort`'s own `run` asks for `&mut`, since some providers crash when one session is run from two
+    /// threads at once; Microsoft documents that the CPU provider does not (microsoft/onnxruntime issues 114 and 22967).
+    #[allow(unsafe_code)]
+    fn run_raw(&self, input: &TensorRef<'_, f32>, options: &RunOptions) -> ort::Result<DynValue> {
+        let Some(session) = &self.session else { return Err(ort::Error::new("the session is gone")) };
+        let mut output = std::ptr::null_mut();
+        // SAFETY: every pointer is valid for the call: session, options, names and input are borrowed by this frame, the arrays have the one
+        // element that the counts say, and `output` is null, so that the runtime allocates the value. Concurrent calls on one session happen
+        // only on the CPU provider, for which they are documented to be safe; any other session is run by the one worker that owns it
+        // (`Net::session`). On success the runtime hands over ownership of a non-null value allocated by the session's allocator, which
+        // `from_ptr` takes; the session outlives it, because it is read and dropped before `run` returns.
+        unsafe {
+            let status = (ort::api().Run)(
+                session.ptr().cast_mut(),
+                options.ptr(),
+                [self.input.as_ptr()].as_ptr(),
+                [input.ptr()].as_ptr(),
+                1,
+                [self.output.as_ptr()].as_ptr(),
+                1,
+                &raw mut output,
+            );
+            ort::Error::result_from_status(status)?;
+            let output = NonNull::new(output).ok_or_else(|| ort::Error::new("the run gave no output"))?;
+            Ok(DynValue::from_ptr(output, Some(session.allocator())))
+        }
+    }
+
+    fn run_error(&self, stage: &'static str, stop: &Stop, message: &str) -> Error {
+        if stop.is_stopped() {
+            return Error::Closed;
+        }
+        let lost = matches!(self.device, Device::Cuda(_)) && is_sticky(message);
+        if lost {
+            return Error::Unavailable(format!(
+                "{} is lost until this process is restarted ({message}); restart the process",
+                self.device
+            ));
+        }
+        Error::inference(stage, message)
+    }
+}
+
+/// CUDA errors after which every further call of the process fails. Running out of memory is not one.
+fn is_sticky(message: &str) -> bool {
+    let is_cuda = message.contains("CUDA failure") || message.contains("CUDNN failure") || message.contains("CUBLAS failure");
+    is_cuda && !message.contains("out of memory") && !message.contains("ALLOC_FAILED")
+}
+
+fn build(environment: &Environment, path: &Path, device: Device, threads: usize) -> ort::Result<ort::session::Session> {
+    let builder = ort::session::Session::builder(environment)?;
+    let mut builder = with_device(builder, device, threads)?;
+    Ok(builder.commit_from_file(path)?)
+}
+
+fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> BuilderResult {
+    // Spinning threads burn a third of a service's processor time (reference: RapidOCR's defaults, measured) and win nothing here.
+    let builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
+    match device {
+        // The default of `ep::CPU` is no arena; with one, and shrinkage after large runs, memory is lowest.
+        Device::Cpu => builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()]),
+        Device::Cuda(index) => builder.with_execution_providers([ort::ep::CUDA::default()
+            .with_device_id(index as i32)
+            // Widths vary: an exhaustive search for every new shape would cost seconds each.
+            .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
+            .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
+            // TF32 keeps 10 bits of mantissa: scores would differ from the CPU's by more than 1e-3.
+            .with_tf32(false)
+            .build()
+            .error_on_failure()]),
+    }
+}
+
+fn load_error(path: &Path, device: Device, message: &str) -> Error {
+    match device {
+        Device::Cpu => Error::ModelLoad(format!(
+            "{} cannot be loaded ({message}); it must be a model in ONNX format, whole and readable",
+            path.display()
+        )),
+        Device::Cuda(_) => Error::Unavailable(format!(
+            "device=\"{device}\" cannot be used: {message}. It needs an NVIDIA driver (nvidia-smi must list the GPU) and the GPU build of ONNX \
+             Runtime alone in the environment: pip uninstall -y onnxruntime onnxruntime-gpu && pip install \
+             \"onnxruntime-gpu[cuda,cudnn]>=1.22\". Without a GPU use device=\"cpu\" or \"auto\""
+        )),
+    }
+}

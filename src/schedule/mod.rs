@@ -1,0 +1,87 @@
+//! What scheduling promises, and what a stage must offer to be scheduled. Knows nothing of images, ONNX or Python.
+//!
+//! * Workers belong to a device. A free worker serves the page with the least work left that has an item it can run, and of that page the
+//!   item of the latest stage. The oldest page gets an eighth of the time whatever its size, so nothing starves.
+//! * Detections and unusually wide recognitions reserve their activations from the device's budget before they start; an item that did not
+//!   fit eight times takes the device's one turn, so that small items cannot shut it out.
+//! * An answer never depends on what else is queued: items share a run only where their input shapes are equal.
+//! * A failed or panicking run of several items is retried item by item, so only the guilty request fails.
+//! * A page that leaves takes its queued items along, and a run that serves nobody any more is stopped.
+//!
+//! `policy` decides and is a plain value; `worker` has the lock, the condition variable and the threads around it; `executor` runs the pages'
+//! own steps (decoding, post-processing) on as many threads as cores.
+
+pub mod executor;
+pub mod policy;
+pub mod worker;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Result;
+
+/// What a worker runs. One implementation serves all stages; tests have fakes.
+pub trait Model: Send + Sync + 'static {
+    /// Input of one item.
+    type Item: Send + 'static;
+    /// Output of one item.
+    type Output: Send + 'static;
+
+    /// Runs items of one lane; one output an item, in their order.
+    ///
+    /// # Errors
+    /// What the runtime said; [`crate::Error::Unavailable`] when the device is lost for good.
+    fn run(&self, items: &[&Self::Item], place: &Place) -> Result<Vec<Self::Output>>;
+}
+
+/// Where and how a run happens.
+#[derive(Debug)]
+pub struct Place {
+    /// The worker's number in its group.
+    pub worker: usize,
+    /// Nothing else waits or runs on the device: the run may use all cores.
+    pub alone: bool,
+    /// Ends the run early.
+    pub stop: Arc<Stop>,
+}
+
+/// The way to end a run from outside.
+#[derive(Default)]
+pub struct Stop(Mutex<StopState>);
+
+#[derive(Default)]
+struct StopState {
+    stopped: bool,
+    action: Option<Box<dyn Fn() + Send>>,
+}
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stop").field(&self.is_stopped()).finish()
+    }
+}
+
+impl Stop {
+    /// The model says how its run is ended. Called at once where the run was already stopped.
+    pub fn on_stop(&self, action: impl Fn() + Send + 'static) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.stopped {
+            action();
+        }
+        state.action = Some(Box::new(action));
+    }
+
+    /// Ends the run, now or when it starts.
+    pub fn stop(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.stopped = true;
+        if let Some(action) = &state.action {
+            action();
+        }
+    }
+
+    /// Whether somebody asked.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).stopped
+    }
+}

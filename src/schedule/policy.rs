@@ -1,0 +1,280 @@
+//! Which waiting items run next: a value. No threads, no clock, no locks; costs and sizes are arguments.
+//!
+//! The order is *shortest remaining work first, an eighth of the time for the oldest*; why, and what it gives, is in `schedule`.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// A page in the schedule. Pages are numbered as they arrive, so a smaller number is an older page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PageId(pub u64);
+
+/// Items of one lane may share a run. The order of lanes is the order in which one page's items are served, last first: the later stage
+/// first, and of one stage the widest item first, so that no worker waits for a long item that was kept for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// Which workers can run it.
+    pub group: usize,
+    /// Detection 0, orientation 1, recognition 2.
+    pub stage: u8,
+    /// What else the items of one run have in common: their input's shape, largest dimension first.
+    pub shape: [u32; 2],
+    /// Which model.
+    pub net: u64,
+    /// Items in one run, at most.
+    pub run_size: usize,
+}
+
+/// One unit of work.
+#[derive(Debug)]
+pub struct Item<T> {
+    /// Where it waits.
+    pub lane: Lane,
+    /// Estimated time of its run.
+    pub cost: f64,
+    /// Bytes of activations to reserve while it runs; 0 reserves nothing.
+    pub bytes: usize,
+    /// What the worker needs.
+    pub payload: T,
+}
+
+/// What a worker was given.
+#[derive(Debug)]
+pub struct Run<T> {
+    /// The items, all of one lane.
+    pub items: Vec<(PageId, Item<T>)>,
+    /// Their reservation, to be given back with [`Policy::release`].
+    pub bytes: usize,
+    /// Nothing else waits or runs on the device.
+    pub alone: bool,
+}
+
+/// The oldest page that has work gets this share of a group's time, whatever its size, so that nothing starves.
+const SHARE_OF_OLDEST: f64 = 1.0 / 8.0;
+/// An item that was the first choice of this many picks and did not fit the budget takes the device's turn.
+const PICKS_BEFORE_TURN: u32 = 8;
+
+#[derive(Debug)]
+struct Page<T> {
+    /// Work that is known to come and is not queued yet.
+    expected: f64,
+    /// Work that is queued.
+    queued: f64,
+    lanes: BTreeMap<Lane, VecDeque<Item<T>>>,
+    /// Picks in which this page's reserving item was the first choice and did not fit.
+    passed: u32,
+}
+
+impl<T> Page<T> {
+    fn work_left(&self) -> f64 {
+        self.expected + self.queued
+    }
+
+    fn lanes_of(&self, group: usize) -> impl Iterator<Item = &Lane> {
+        self.lanes.keys().rev().filter(move |lane| lane.group == group)
+    }
+}
+
+/// Time of a group of workers: all of it, and what the oldest page was given as such.
+#[derive(Debug, Default, Clone, Copy)]
+struct Account {
+    total: f64,
+    oldest: f64,
+}
+
+/// The queue of one device.
+#[derive(Debug)]
+pub struct Policy<T> {
+    pages: BTreeMap<PageId, Page<T>>,
+    accounts: BTreeMap<usize, Account>,
+    activation_bytes: usize,
+    reserved: usize,
+    running: usize,
+    turn: Option<PageId>,
+}
+
+impl<T> Policy<T> {
+    /// An empty queue whose runs may reserve `activation_bytes` together.
+    #[must_use]
+    pub fn new(activation_bytes: usize) -> Self {
+        Self { pages: BTreeMap::new(), accounts: BTreeMap::new(), activation_bytes, reserved: 0, running: 0, turn: None }
+    }
+
+    /// Queues items of `page`; `expected` is the page's work that will follow them.
+    pub fn push(&mut self, page: PageId, items: impl IntoIterator<Item = Item<T>>, expected: f64) {
+        let page = self.pages.entry(page).or_insert_with(|| Page {
+            expected: 0.0,
+            queued: 0.0,
+            lanes: BTreeMap::new(),
+            passed: 0,
+        });
+        page.expected = expected;
+        for item in items {
+            page.queued += item.cost;
+            page.lanes.entry(item.lane).or_default().push_back(item);
+        }
+    }
+
+    /// Takes a page out; returns what was waiting. Its turn, if it had it, is free again.
+    pub fn remove(&mut self, page: PageId) -> Vec<Item<T>> {
+        if self.turn == Some(page) {
+            self.turn = None;
+        }
+        self.pages.remove(&page).into_iter().flat_map(|page| page.lanes.into_values().flatten()).collect()
+    }
+
+    /// Takes everything out; what runs keeps its reservation.
+    pub fn clear(&mut self) -> Vec<Item<T>> {
+        self.turn = None;
+        std::mem::take(&mut self.pages).into_values().flat_map(|page| page.lanes.into_values().flatten()).collect()
+    }
+
+    /// The next run for a free worker of `group`, or nothing that fits.
+    pub fn pick(&mut self, group: usize) -> Option<Run<T>> {
+        let (page, lane, as_oldest) = self.choose(group)?;
+        let alone = self.running == 0 && self.waiting() == 1;
+        let items = self.take(page, lane);
+        let cost: f64 = items.iter().map(|(_, item)| item.cost).sum();
+        let bytes = items.iter().map(|(_, item)| item.bytes).sum();
+        let account = self.accounts.entry(group).or_default();
+        account.total += cost;
+        account.oldest += if as_oldest { cost } else { 0.0 };
+        self.reserved += bytes;
+        self.running += 1;
+        Some(Run { items, bytes, alone })
+    }
+
+    /// A run that `pick` returned is over.
+    pub fn release(&mut self, bytes: usize) {
+        self.reserved -= bytes;
+        self.running -= 1;
+    }
+
+    /// Items that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pages.values().flat_map(|page| page.lanes.values()).map(VecDeque::len).sum()
+    }
+
+    /// Bytes that running items have reserved.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    fn fits(&self, page: PageId, bytes: usize) -> bool {
+        if bytes == 0 || self.reserved == 0 && self.turn.is_none() {
+            return true;
+        }
+        let others_turn = self.turn.is_some_and(|turn| turn != page);
+        !others_turn && (self.reserved == 0 || self.reserved + bytes <= self.activation_bytes)
+    }
+
+    fn fitting_lane(&self, id: PageId, page: &Page<T>, group: usize) -> Option<Lane> {
+        page.lanes_of(group).copied().find(|lane| self.fits(id, front_bytes(page, lane)))
+    }
+
+    /// Who is next: the page that has the turn, then the oldest where its share is due, then the least work left. The flag says that it was
+    /// served as the oldest.
+    fn choose(&mut self, group: usize) -> Option<(PageId, Lane, bool)> {
+        if let Some(id) = self.turn
+            && let Some(lane) = self.pages.get(&id).and_then(|page| self.fitting_lane(id, page, group))
+        {
+            return Some((id, lane, false));
+        }
+        let account = self.accounts.get(&group).copied().unwrap_or_default();
+        if account.oldest < SHARE_OF_OLDEST * account.total
+            && let Some((&id, page)) = self.pages.iter().find(|(_, page)| page.lanes_of(group).next().is_some())
+        {
+            if let Some(lane) = self.fitting_lane(id, page, group) {
+                return Some((id, lane, true));
+            }
+            self.pass_over(id);
+        }
+        let (id, lane) = self.first_that_fits(group)?;
+        Some((id, lane, false))
+    }
+
+    /// The page with the least work left that has an item which fits. The first choice, where it does not fit, counts one more pick.
+    fn first_that_fits(&mut self, group: usize) -> Option<(PageId, Lane)> {
+        let order = |(&id, page): (&PageId, &Page<T>)| (page.work_left(), id);
+        let has_work = |page: &Page<T>| page.lanes_of(group).next().is_some();
+        let first = self.pages.iter().filter(|(_, page)| has_work(page)).map(order).min_by(by_work)?;
+        let mut next = Some(first);
+        while let Some((work, id)) = next {
+            if let Some(lane) = self.fitting_lane(id, &self.pages[&id], group) {
+                if id != first.1 {
+                    self.pass_over(first.1);
+                }
+                return Some((id, lane));
+            }
+            let after = |candidate: &(f64, PageId)| by_work(candidate, &(work, id)).is_gt();
+            next = self.pages.iter().filter(|(_, page)| has_work(page)).map(order).filter(after).min_by(by_work);
+        }
+        self.pass_over(first.1);
+        None
+    }
+
+    fn pass_over(&mut self, id: PageId) {
+        let Some(page) = self.pages.get_mut(&id) else { return };
+        page.passed += 1;
+        if page.passed >= PICKS_BEFORE_TURN && self.turn.is_none() {
+            self.turn = Some(id);
+        }
+    }
+
+    /// Takes an item of `lane` from `page`, then as many more as a run of the lane holds, of this page first, then of the others in order.
+    fn take(&mut self, page: PageId, lane: Lane) -> Vec<(PageId, Item<T>)> {
+        let mut items = self.take_from(page, lane, lane.run_size, 0);
+        if items.iter().any(|(_, item)| item.bytes > 0) && self.turn == Some(page) {
+            self.turn = None;
+        }
+        if items.len() < lane.run_size {
+            let mut others: Vec<(f64, PageId)> = self
+                .pages
+                .iter()
+                .filter(|(_, other)| other.lanes.contains_key(&lane))
+                .map(|(&id, other)| (other.work_left(), id))
+                .collect();
+            others.sort_by(by_work);
+            for (_, other) in others {
+                let bytes = items.iter().map(|(_, item)| item.bytes).sum();
+                let missing = lane.run_size - items.len();
+                items.extend(self.take_from(other, lane, missing, bytes));
+            }
+        }
+        items
+    }
+
+    /// Up to `count` items of one page's lane that still fit beside `bytes` already taken for the same run.
+    fn take_from(&mut self, id: PageId, lane: Lane, count: usize, mut bytes: usize) -> Vec<(PageId, Item<T>)> {
+        let mut items = Vec::new();
+        while items.len() < count {
+            let Some(page) = self.pages.get(&id) else { break };
+            let Some(next) = page.lanes.get(&lane).and_then(VecDeque::front) else { break };
+            let joins = next.bytes == 0 || self.reserved + bytes + next.bytes <= self.activation_bytes;
+            let first = bytes == 0 && items.is_empty();
+            if !(joins || first) {
+                break;
+            }
+            bytes += next.bytes;
+            let Some(page) = self.pages.get_mut(&id) else { break };
+            let Some(queue) = page.lanes.get_mut(&lane) else { break };
+            let Some(item) = queue.pop_front() else { break };
+            if queue.is_empty() {
+                page.lanes.remove(&lane);
+            }
+            page.queued = if page.lanes.is_empty() { 0.0 } else { page.queued - item.cost };
+            page.passed = 0;
+            items.push((id, item));
+        }
+        items
+    }
+}
+
+fn front_bytes<T>(page: &Page<T>, lane: &Lane) -> usize {
+    page.lanes.get(lane).and_then(VecDeque::front).map_or(0, |item| item.bytes)
+}
+
+fn by_work(a: &(f64, PageId), b: &(f64, PageId)) -> std::cmp::Ordering {
+    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
+}

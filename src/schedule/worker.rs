@@ -1,0 +1,349 @@
+//! The threads around the policy: a [`Pool`] of workers for one device.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::policy::{Item, Lane, PageId, Policy, Run};
+use super::{Model, Place, Stop};
+use crate::error::{Error, Result};
+
+/// Workers of one device and their queue. A cheap handle; the threads end with [`Pool::shut_down`].
+pub struct Pool<M: Model>(Arc<Shared<M>>);
+
+impl<M: Model> Clone for Pool<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Shared<M: Model> {
+    model: M,
+    queue: Mutex<Queue<M>>,
+    ready: Condvar,
+    counters: Counters,
+}
+
+struct Queue<M: Model> {
+    policy: Policy<Entry<M>>,
+    /// Runs under way: the pages they serve, and how to end them.
+    running: HashMap<u64, Running>,
+    next_run: u64,
+    /// Why no more work is taken.
+    ended: Option<Error>,
+    threads: Vec<JoinHandle<()>>,
+    groups: usize,
+}
+
+struct Running {
+    pages: HashSet<PageId>,
+    stop: Arc<Stop>,
+}
+
+struct Entry<M: Model> {
+    item: M::Item,
+    index: usize,
+    slots: Arc<Slots<M::Output>>,
+    since: Instant,
+}
+
+/// What the workers did, for `stats()`. Times in microseconds.
+#[derive(Debug, Default)]
+struct Counters {
+    runs: AtomicU64,
+    items: AtomicU64,
+    busy: AtomicU64,
+    queued: AtomicU64,
+}
+
+/// A snapshot of a pool's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PoolStats {
+    /// Runs so far.
+    pub runs: u64,
+    /// Items in them.
+    pub items: u64,
+    /// Seconds inside runs.
+    pub inference_seconds: f64,
+    /// Seconds that items waited before their run.
+    pub queue_seconds: f64,
+    /// Items that wait now.
+    pub waiting: usize,
+    /// Runs under way now.
+    pub running: usize,
+    /// Bytes of activations reserved now.
+    pub reserved_bytes: usize,
+}
+
+impl<M: Model> Pool<M> {
+    /// A pool without workers; [`Pool::add_group`] brings them.
+    pub fn new(model: M, activation_bytes: usize) -> Self {
+        Self(Arc::new(Shared {
+            model,
+            queue: Mutex::new(Queue {
+                policy: Policy::new(activation_bytes),
+                running: HashMap::new(),
+                next_run: 0,
+                ended: None,
+                threads: Vec::new(),
+                groups: 0,
+            }),
+            ready: Condvar::new(),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Starts a group of workers, a thread for each name; returns the group's number, for [`Lane::group`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where the system gives no thread.
+    pub fn add_group(&self, names: &[String]) -> Result<usize> {
+        let mut queue = self.0.lock();
+        let group = queue.groups;
+        queue.groups += 1;
+        for (worker, name) in names.iter().enumerate() {
+            let shared = Arc::clone(&self.0);
+            let thread = std::thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || shared.work(group, worker))
+                .map_err(|e| Error::Unavailable(format!("the system gives no thread for {name}: {e}")))?;
+            queue.threads.push(thread);
+        }
+        Ok(group)
+    }
+
+    /// Queues items of `page`; the answers come together, in the items' order. `expected` is the page's work that will follow them.
+    pub fn submit(&self, page: PageId, items: Vec<(Lane, f64, usize, M::Item)>, expected: f64) -> Answers<M::Output> {
+        let slots = Arc::new(Slots::new(items.len()));
+        let since = Instant::now();
+        let entries = items.into_iter().enumerate().map(|(index, (lane, cost, bytes, item))| Item {
+            lane,
+            cost,
+            bytes,
+            payload: Entry { item, index, slots: Arc::clone(&slots), since },
+        });
+        let mut queue = self.0.lock();
+        if let Some(error) = queue.ended.clone() {
+            drop(queue);
+            entries.for_each(|entry| entry.payload.answer(Err(error.clone())));
+        } else {
+            queue.policy.push(page, entries, expected);
+            drop(queue);
+            self.0.ready.notify_all();
+        }
+        Answers(slots)
+    }
+
+    /// A page's place in the schedule: when it is dropped, what the page had queued is taken out and its runs are ended.
+    #[must_use]
+    pub fn enter(&self, page: PageId) -> Presence<M> {
+        Presence { pool: self.clone(), page }
+    }
+
+    /// Takes a page out; runs that serve nobody any more are ended.
+    pub fn cancel(&self, page: PageId) {
+        let mut queue = self.0.lock();
+        let items = queue.policy.remove(page);
+        let mut orphans = Vec::new();
+        for running in queue.running.values_mut() {
+            if running.pages.remove(&page) && running.pages.is_empty() {
+                orphans.push(Arc::clone(&running.stop));
+            }
+        }
+        drop(queue);
+        // A turn or a place in the order may be free now.
+        self.0.ready.notify_all();
+        orphans.iter().for_each(|stop| stop.stop());
+        drop(items);
+    }
+
+    /// Ends the pool: what waits is answered with `error`, what runs is stopped. Returns the threads, for those who may join them.
+    pub fn shut_down(&self, error: &Error) -> Vec<JoinHandle<()>> {
+        self.0.end(error);
+        std::mem::take(&mut self.0.lock().threads)
+    }
+
+    /// What the workers did so far.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        let queue = self.0.lock();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.0.counters;
+        PoolStats {
+            runs: read(&counters.runs),
+            items: read(&counters.items),
+            inference_seconds: read(&counters.busy) as f64 / 1e6,
+            queue_seconds: read(&counters.queued) as f64 / 1e6,
+            waiting: queue.policy.waiting(),
+            running: queue.running.len(),
+            reserved_bytes: queue.policy.reserved(),
+        }
+    }
+}
+
+/// See [`Pool::enter`].
+pub struct Presence<M: Model> {
+    pool: Pool<M>,
+    page: PageId,
+}
+
+impl<M: Model> Drop for Presence<M> {
+    fn drop(&mut self) {
+        self.pool.cancel(self.page);
+    }
+}
+
+impl<M: Model> Shared<M> {
+    fn lock(&self) -> MutexGuard<'_, Queue<M>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, error: &Error) {
+        let mut queue = self.lock();
+        queue.ended.get_or_insert_with(|| error.clone());
+        let waiting = queue.policy.clear();
+        let stops: Vec<_> = queue.running.values().map(|running| Arc::clone(&running.stop)).collect();
+        drop(queue);
+        self.ready.notify_all();
+        stops.iter().for_each(|stop| stop.stop());
+        waiting.into_iter().for_each(|item| item.payload.answer(Err(error.clone())));
+    }
+
+    /// One worker's life.
+    fn work(&self, group: usize, worker: usize) {
+        while let Some((id, run, stop)) = self.next(group) {
+            let place = Place { worker, alone: run.alone, stop };
+            let bytes = run.bytes;
+            let answers = self.serve(run, &place);
+            // The reservation is returned before the answers go out: a page that is answered may at once want its next run.
+            self.finish(id, bytes);
+            for (entry, answer) in answers {
+                if let Err(error @ Error::Unavailable(_)) = &answer {
+                    self.end(error);
+                }
+                entry.answer(answer);
+            }
+        }
+    }
+
+    fn next(&self, group: usize) -> Option<(u64, Run<Entry<M>>, Arc<Stop>)> {
+        let mut queue = self.lock();
+        loop {
+            if queue.ended.is_some() {
+                return None;
+            }
+            if let Some(run) = queue.policy.pick(group) {
+                let id = queue.next_run;
+                queue.next_run += 1;
+                let stop = Arc::new(Stop::default());
+                let pages = run.items.iter().map(|(page, _)| *page).collect();
+                queue.running.insert(id, Running { pages, stop: Arc::clone(&stop) });
+                return Some((id, run, stop));
+            }
+            queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self, id: u64, bytes: usize) {
+        let mut queue = self.lock();
+        queue.running.remove(&id);
+        queue.policy.release(bytes);
+        drop(queue);
+        if bytes > 0 {
+            self.ready.notify_all();
+        }
+    }
+
+    fn serve(&self, run: Run<Entry<M>>, place: &Place) -> Vec<(Entry<M>, Result<M::Output>)> {
+        let entries: Vec<Entry<M>> = run.items.into_iter().map(|(_, item)| item.payload).collect();
+        let start = Instant::now();
+        let items: Vec<&M::Item> = entries.iter().map(|entry| &entry.item).collect();
+        let answers = match self.fenced(&items, place) {
+            Err(error) if items.len() > 1 && !place.stop.is_stopped() && !matches!(error, Error::Unavailable(_)) => {
+                items.iter().map(|item| self.fenced(&[*item], place).and_then(only)).collect()
+            }
+            Err(error) => vec![Err(error); items.len()],
+            Ok(outputs) => outputs.into_iter().map(Ok).collect(),
+        };
+        let counters = &self.counters;
+        counters.runs.fetch_add(1, Ordering::Relaxed);
+        counters.items.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        counters.busy.fetch_add(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+        let waited: u128 = entries.iter().map(|entry| start.duration_since(entry.since).as_micros()).sum();
+        counters.queued.fetch_add(waited as u64, Ordering::Relaxed);
+        entries.into_iter().zip(answers).collect()
+    }
+
+    /// A run that answers for every item, whatever the model does.
+    fn fenced(&self, items: &[&M::Item], place: &Place) -> Result<Vec<M::Output>> {
+        let outputs = catch_unwind(AssertUnwindSafe(|| self.model.run(items, place)))
+            .unwrap_or_else(|panic| Err(Error::inference("run", panic_message(&*panic))))?;
+        if outputs.len() == items.len() {
+            return Ok(outputs);
+        }
+        Err(Error::inference("run", format!("{} outputs for {} items", outputs.len(), items.len())))
+    }
+}
+
+fn only<T>(outputs: Vec<T>) -> Result<T> {
+    outputs.into_iter().next().ok_or_else(|| Error::inference("run", "no output"))
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("internal error, please report it: {}", text.unwrap_or_else(|| "panic".into()))
+}
+
+impl<M: Model> Entry<M> {
+    fn answer(self, answer: Result<M::Output>) {
+        self.slots.put(self.index, answer);
+    }
+}
+
+struct Slots<T>(Mutex<SlotState<T>>);
+
+struct SlotState<T> {
+    answers: Vec<Option<Result<T>>>,
+    missing: usize,
+    waker: Option<Waker>,
+}
+
+impl<T> Slots<T> {
+    fn new(count: usize) -> Self {
+        Self(Mutex::new(SlotState { answers: (0..count).map(|_| None).collect(), missing: count, waker: None }))
+    }
+
+    fn put(&self, index: usize, answer: Result<T>) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.answers[index] = Some(answer);
+        state.missing -= 1;
+        let waker = if state.missing == 0 { state.waker.take() } else { None };
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The answers to one submission: a future that is ready when the last one is there.
+pub struct Answers<T>(Arc<Slots<T>>);
+
+impl<T> Future for Answers<T> {
+    type Output = Result<Vec<T>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.missing > 0 {
+            state.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::take(&mut state.answers).into_iter().flatten().collect())
+    }
+}
