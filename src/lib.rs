@@ -1,9 +1,33 @@
-//! OCR for services.
+//! OCR for services: pages in, lines of text out, from any number of threads.
+//!
+//! The five-minute tour, in the order a page takes:
+//!
+//! * [`engine`]: an [`Engine`](engine::Engine) gives out permits, starts pages and hands back their answers.
+//! * [`pipeline`]: one page, as an `async fn` in straight-line code.
+//! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`] and [`resample`].
+//! * [`schedule`]: which waiting item runs next, and the threads that run it.
+//! * [`runtime`]: ONNX Runtime's sessions. [`models`]: the files. [`process`]: what a process has once.
+//! * [`config`]: every setting and its default. [`error`]: everything that can go wrong.
+//!
+//! The core knows nothing of Python; `python` (a feature, off by default) shows it to Python.
+
 pub mod config;
-pub mod error;
-pub mod image;
-pub mod resample;
-pub mod geometry;
 pub mod detection;
+pub mod engine;
+pub mod error;
+pub mod fork;
+pub mod geometry;
+pub mod image;
+pub mod models;
 pub mod orientation;
+pub mod permits;
+pub mod pipeline;
+pub mod process;
+#[cfg(feature = "python")]
+mod python;
 pub mod recognition;
+pub mod resample;
+pub mod runtime;
+pub mod schedule;
+
+pub use error::{Error, Result};

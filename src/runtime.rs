@@ -11,8 +11,8 @@ use std::sync::Arc;
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::session::builder::{BuilderResult, SessionBuilder};
-use ort::session::{Outlet, RunOptions};
-use ort::value::{DynValue, TensorRef, ValueType};
+use ort::session::RunOptions;
+use ort::value::{DynValue, Outlet, TensorRef, ValueType};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -270,4 +270,62 @@ fn load_error(path: &Path, device: Device, message: &str) -> Error {
              \"onnxruntime-gpu[cuda,cudnn]>=1.22\". Without a GPU use device=\"cpu\" or \"auto\""
         )),
     }
+}
+
+/// A model file and its sessions on one device: on the CPU one that all workers share, and one with a pool of all cores for a lone
+/// request; elsewhere one for each worker, made and run on that worker's thread.
+#[derive(Debug)]
+pub struct Net {
+    /// Tells models apart.
+    pub id: u64,
+    path: PathBuf,
+    device: Device,
+    pool_threads: usize,
+    sessions: Mutex<Vec<Option<Arc<Session>>>>,
+    wide: Mutex<Option<Arc<Session>>>,
+}
+
+impl Net {
+    /// A model that is loaded by its first run. `pool_threads`: the size of the lone request's pool; 1: none.
+    #[must_use]
+    pub fn new(id: u64, path: &Path, device: Device, pool_threads: usize) -> Self {
+        let (sessions, wide) = (Mutex::new(Vec::new()), Mutex::new(None));
+        Self { id, path: path.to_owned(), device, pool_threads, sessions, wide }
+    }
+
+    /// The session for a run of `worker`; `alone`: the run may use all cores.
+    ///
+    /// # Errors
+    /// As [`Session::load`].
+    pub fn session(&self, worker: usize, alone: bool) -> Result<Arc<Session>> {
+        if self.device == Device::Cpu {
+            if alone && self.pool_threads > 1 {
+                let mut wide = self.wide.lock();
+                return get_or_load(&mut wide, || Session::load(&self.path, self.device, self.pool_threads));
+            }
+            let mut sessions = self.sessions.lock();
+            sessions.resize(1, None);
+            return get_or_load(&mut sessions[0], || Session::load(&self.path, self.device, 1));
+        }
+        // Only this worker ever looks at its slot, so the lock is not held while the session loads.
+        let held = self.sessions.lock().get(worker).cloned().flatten();
+        if let Some(session) = held {
+            return Ok(session);
+        }
+        let session = Arc::new(Session::load(&self.path, self.device, 1)?);
+        let mut sessions = self.sessions.lock();
+        let slots = sessions.len().max(worker + 1);
+        sessions.resize(slots, None);
+        sessions[worker] = Some(Arc::clone(&session));
+        Ok(session)
+    }
+}
+
+fn get_or_load(slot: &mut Option<Arc<Session>>, load: impl FnOnce() -> Result<Session>) -> Result<Arc<Session>> {
+    if let Some(session) = slot {
+        return Ok(Arc::clone(session));
+    }
+    let session = Arc::new(load()?);
+    *slot = Some(Arc::clone(&session));
+    Ok(session)
 }

@@ -264,11 +264,11 @@ impl<M: Model> Shared<M> {
         let entries: Vec<Entry<M>> = run.items.into_iter().map(|(_, item)| item.payload).collect();
         let start = Instant::now();
         let items: Vec<&M::Item> = entries.iter().map(|entry| &entry.item).collect();
-        let answers = match self.fenced(&items, place) {
+        let answers: Vec<Result<M::Output>> = match self.fenced(&items, place) {
             Err(error) if items.len() > 1 && !place.stop.is_stopped() && !matches!(error, Error::Unavailable(_)) => {
                 items.iter().map(|item| self.fenced(&[*item], place).and_then(only)).collect()
             }
-            Err(error) => vec![Err(error); items.len()],
+            Err(error) => items.iter().map(|_| Err(error.clone())).collect(),
             Ok(outputs) => outputs.into_iter().map(Ok).collect(),
         };
         let counters = &self.counters;

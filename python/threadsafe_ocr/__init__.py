@@ -1,0 +1,68 @@
+"""OCR for services: PP-OCR models on ONNX Runtime, safe and fair from any number of threads.
+
+>>> from threadsafe_ocr import ThreadSafeOCR
+>>> with ThreadSafeOCR() as ocr:
+...     page = ocr.read("tests/data/pages/zh0005.png")
+"""
+
+from __future__ import annotations
+
+import atexit as _atexit
+import os as _os
+import threading as _threading
+
+from threadsafe_ocr import _core
+from threadsafe_ocr._core import __version__, unload
+from threadsafe_ocr.exceptions import (
+    ConfigError,
+    EngineClosedError,
+    EngineUnavailableError,
+    ForkedProcessError,
+    ImageFileError,
+    ImageNotFoundError,
+    InferenceError,
+    InvalidImageError,
+    ModelLoadError,
+    ModelNotFoundError,
+    OcrError,
+    OcrTimeoutError,
+    OverloadedError,
+)
+from threadsafe_ocr.ocr import ThreadSafeOCR
+from threadsafe_ocr.result import OcrResult, TextLine
+from threadsafe_ocr.waiting import forget_parent as _forget_parent
+
+__all__ = [
+    "ConfigError",
+    "EngineClosedError",
+    "EngineUnavailableError",
+    "ForkedProcessError",
+    "ImageFileError",
+    "ImageNotFoundError",
+    "InferenceError",
+    "InvalidImageError",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "OcrError",
+    "OcrResult",
+    "OcrTimeoutError",
+    "OverloadedError",
+    "TextLine",
+    "ThreadSafeOCR",
+    "__version__",
+    "unload",
+]
+
+
+def _in_child() -> None:
+    _core.after_fork(True)
+    _forget_parent()
+
+
+if _threading.current_thread() is _threading.main_thread():
+    _core.this_is_the_main_thread()
+_atexit.register(_core.shut_down)
+if hasattr(_os, "register_at_fork"):
+    _os.register_at_fork(
+        before=_core.before_fork, after_in_parent=lambda: _core.after_fork(False), after_in_child=_in_child
+    )

@@ -1,0 +1,46 @@
+"""What can be read: path, bytes, file object, PIL image, ndarray -> what the core takes (str, bytes, uint8 ndarray)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def normalise(value: Any) -> tuple[Any, bool | None]:
+    """What the core takes, and whether its channels are RGB (None: as the caller says)."""
+    if isinstance(value, (np.ndarray, bytes)):
+        return value, None
+    if isinstance(value, (str, os.PathLike)):
+        return os.fsdecode(value), None
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value), None
+    # PIL is looked up, not imported: whoever has one of its images has imported it.
+    pil = sys.modules.get("PIL.Image")
+    if pil is not None and isinstance(value, pil.Image):
+        return _from_pil(value), True
+    if hasattr(value, "read"):
+        content = value.read()
+        if not isinstance(content, bytes):
+            raise TypeError(f"the file object gave {type(content).__name__}, not bytes; open it in binary mode")
+        return content, None
+    return value, None
+
+
+def _from_pil(image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """RGB or RGBA pixels, upright."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return (np.asarray(image) >> 8).astype(np.uint8)
+    if image.mode in ("I", "F"):
+        # 32-bit values have no range of their own: what is beyond 0 to 255 is cut, as PIL's own conversion does.
+        return np.clip(np.asarray(image), 0, 255).astype(np.uint8)
+    transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+    return np.asarray(image.convert("RGBA" if transparent else "RGB"))

@@ -1,0 +1,251 @@
+"""The class `ThreadSafeOCR`: the native engine, and what is Python by nature."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from threadsafe_ocr import _core, runtime, waiting
+from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
+from threadsafe_ocr.inputs import normalise
+from threadsafe_ocr.result import OcrResult, TextLine, from_raw
+
+MODELS = Path(__file__).parent / "models"
+
+# Keywords of the constructor, beside `models` and `device`.
+SETTINGS = (
+    "det_limit_side_len", "det_limit_type", "det_max_side", "det_thresh", "det_box_thresh", "det_unclip_ratio", "det_use_dilation",
+    "det_score_mode", "det_max_candidates", "cls_thresh", "use_textline_orientation", "rec_score_thresh", "rec_width_step",
+    "rec_min_width", "rec_max_width", "rec_group", "max_pixels", "max_queue_size", "max_queue_bytes", "timeout", "on_fork", "run_size",
+    "intra_op_num_threads", "activation_bytes",
+)  # fmt: skip
+
+
+class ThreadSafeOCR(_core.ThreadSafeOCR):
+    """Reads text from images, from any number of threads, tasks and forked processes at once.
+
+    models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
+    "cuda" or "cuda:1". The other keywords are listed in the README's table; None means the default. Models and worker threads are loaded
+    once a process and shared: a further object is cheap.
+
+    Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
+
+    >>> with ThreadSafeOCR() as ocr:
+    ...     page = ocr.read("tests/data/pages/zh0005.png")
+    >>> len(page.lines)
+    1
+    """
+
+    _arguments: tuple[Any, dict[str, Any]]
+
+    def __new__(
+        cls, models: str | os.PathLike[str] | dict[str, Any] = "v6-small", *, device: str = "auto", precision: str = "f32", **settings: Any
+    ) -> ThreadSafeOCR:
+        if precision != "f32":
+            raise ConfigError(f"precision={precision!r}; this version has \"f32\"")
+        unknown = settings.keys() - set(SETTINGS)
+        if unknown:
+            raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see the table of settings in the README")
+        folder = os.environ.get("THREADSAFE_OCR_MODEL_DIR") or MODELS
+        given = os.fspath(models) if isinstance(models, os.PathLike) else models
+        make = functools.partial(super().__new__, cls, given)
+        chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
+        native = {**settings, "model_folder": str(folder)}
+        self: ThreadSafeOCR
+        if chosen == "auto" and runtime.has_gpu_flavour():
+            try:
+                runtime.start("cuda")
+                self = make({**native, "device": "cuda"})
+            except EngineUnavailableError:
+                self = make({**native, "device": "cpu"})
+        else:
+            chosen = "cpu" if chosen == "auto" else chosen
+            runtime.start(chosen)
+            self = make({**native, "device": chosen})
+        self._arguments = (models, {"device": device, "precision": precision, **settings})
+        return self
+
+    def __init__(self, *_arguments: Any, **_settings: Any) -> None:
+        """All is done in `__new__`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        models, keywords = self._arguments
+        return functools.partial(type(self), **keywords), (models,)
+
+    def __enter__(self) -> ThreadSafeOCR:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        self.close(cancel=kind is not None)
+
+    def _start(
+        self,
+        images: list[Any],
+        *,
+        detect: bool = True,
+        recognize: bool = True,
+        timeout: float | None = None,
+        wait: bool = True,
+        color: Literal["bgr", "rgb"] = "bgr",
+        in_line: bool = False,
+        line: int | None = None,
+        number: int = 0,
+        options: dict[str, Any],
+    ) -> _core.Pending:
+        if color not in ("bgr", "rgb"):
+            raise ConfigError(f'color={color!r}; it can be "bgr" or "rgb"')
+        taken = [normalise(image) for image in images]
+        rgb = color == "rgb" if not taken or taken[0][1] is None else taken[0][1]
+        return self.start(
+            [value for value, _ in taken], detect=detect, recognize=recognize, timeout=timeout, wait=wait, rgb=rgb, in_line=in_line,
+            line=line, number=number, options=options,
+        )  # fmt: skip
+
+    def read(
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+    ) -> OcrResult:
+        """Reads one page.
+
+        image: a path, bytes or a file object of a JPEG, PNG, WebP, TIFF, BMP or GIF, a PIL image, or a uint8 array HxW, HxWx1, HxWx3 or
+        HxWx4 (BGR as in cv2; color="rgb" says otherwise). timeout: seconds for everything. wait=False refuses at once with
+        OverloadedError when no permit is free. Any per-request option may be given; it holds for this call only.
+
+        Safe from any thread; the GIL is released from the moment the pixels are borrowed until the answer is there.
+
+        Raises InvalidImageError, ImageNotFoundError, ImageFileError, TypeError, ConfigError, OcrTimeoutError, OverloadedError,
+        InferenceError, EngineClosedError.
+        """
+        return from_raw(self._start([image], timeout=timeout, wait=wait, color=color, options=options).wait())
+
+    def detect(
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+    ) -> OcrResult:
+        """Finds the lines of a page without reading them: their texts are empty, their scores detection's. Otherwise as `read`."""
+        options.setdefault("use_textline_orientation", False)
+        return from_raw(self._start([image], recognize=False, timeout=timeout, wait=wait, color=color, options=options).wait())
+
+    def recognize(
+        self, crops: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+    ) -> TextLine | list[TextLine]:
+        """Reads a crop of one line, or a list of them: one TextLine a crop, in their order. Otherwise as `read`."""
+        several = isinstance(crops, (list, tuple))
+        images = list(crops) if several else [crops]
+        page = from_raw(self._start(images, detect=False, timeout=timeout, wait=wait, color=color, options=options).wait())
+        return list(page.lines) if several else page.lines[0]
+
+    def submit(
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+    ) -> waiting.OcrFuture:
+        """Starts a request and returns its `concurrent.futures.Future`; waits for its permit with the GIL released. Otherwise as `read`."""
+        number = next(waiting.numbers)
+        future = waiting.OcrFuture(self, number)
+        waiting.waiting[number] = future
+        waiting.ensure_thread(waiting.FUTURES)
+        try:
+            future._pending = self._start(
+                [image], timeout=timeout, wait=wait, color=color, line=waiting.FUTURES, number=number, options=options
+            )
+        except BaseException:
+            waiting.waiting.pop(number, None)
+            raise
+        return future
+
+    async def aread(
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+    ) -> OcrResult:
+        """Reads one page in an event loop, without a thread of its own; thousands may be in flight. Cancelling the task cancels the request.
+
+        Otherwise as `read`.
+        """
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        finished: asyncio.Future[None] = loop.create_future()
+        number = next(waiting.numbers)
+        waiting.ensure_thread(waiting.ASYNCIO)
+        waiting.waiting[number] = (loop, finished, self)
+        pending: _core.Pending | None = None
+        try:
+            pending = self._start(
+                [image], timeout=timeout, wait=wait, color=color, in_line=True, line=waiting.ASYNCIO, number=number, options=options
+            )
+            await finished
+            return from_raw(pending.wait())
+        except BaseException:
+            if pending is not None:
+                pending.cancel()
+            raise
+        finally:
+            waiting.waiting.pop(number, None)
+
+    def read_many(
+        self, images: Iterable[Any], *, in_flight: int | None = None, return_errors: bool = False, **keywords: Any
+    ) -> Iterator[Any]:
+        """Reads pages and yields their results in order, `in_flight` of them at once (default: four a core).
+
+        return_errors=True yields the OcrError of a page that failed in its place; otherwise it is raised. Keywords as `read`.
+        """
+        most = in_flight or 4 * (os.cpu_count() or 1)
+        running: deque[waiting.OcrFuture | OcrError] = deque()
+
+        def settle(entry: waiting.OcrFuture | OcrError) -> Any:
+            try:
+                return entry if isinstance(entry, OcrError) else entry.result()
+            except OcrError as error:
+                if not return_errors:
+                    raise
+                return error
+
+        try:
+            for image in images:
+                if len(running) >= most:
+                    yield settle(running.popleft())
+                try:
+                    running.append(self.submit(image, **keywords))
+                except OcrError as error:
+                    if not return_errors:
+                        raise
+                    running.append(error)
+            while running:
+                yield settle(running.popleft())
+        finally:
+            for entry in running:
+                if not isinstance(entry, OcrError):
+                    entry.cancel()
+
+    def ocr(self, image: Any, det: bool = True, rec: bool = True, cls: bool | None = None, **keywords: Any) -> list[Any]:
+        """PaddleOCR 2.x's list shape: [[[box, (text, score)], ...]]; a page without text is [None].
+
+        det=False: `image` is a crop or a list of crops, the answer [[(text, score), ...]]. rec=False: [[box, ...]]. det=rec=False:
+        [[[label, score], ...]] with the labels "0" and "180". cls: whether to look for upside-down lines (None: as constructed).
+        """
+        if cls is not None:
+            keywords["use_textline_orientation"] = cls
+        if det:
+            page = self.read(image, **keywords) if rec else self.detect(image, **keywords)
+            boxes = [line.polygon.tolist() for line in page.lines]
+            lines = [[box, (line.text, line.score)] for box, line in zip(boxes, page.lines, strict=True)] if rec else boxes
+            return [lines or None]
+        crops = list(image) if isinstance(image, (list, tuple)) else [image]
+        if rec:
+            read = self.recognize(crops, **keywords)
+            return [[(line.text, line.score) for line in read]]  # type: ignore[union-attr]
+        keywords["use_textline_orientation"] = True
+        looked = from_raw(self._start(crops, detect=False, recognize=False, options=keywords).wait())
+        flags = [(line.upside_down, line.upside_down_score or 0.0) for line in looked.lines]
+        return [[["180", score] if score > 0.5 else ["0", 1.0 - score] for _, score in flags]]
+
+    def warmup(self) -> None:
+        """Reads a blank page, so that the first request finds everything loaded."""
+        self.read(np.full((64, 320, 3), 255, np.uint8))
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return not self.closed

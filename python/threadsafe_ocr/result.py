@@ -1,0 +1,79 @@
+"""What a call answers: frozen, picklable dataclasses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Raw = tuple[int, int, list[str], list[float], npt.NDArray[np.float32], list["tuple[bool, float] | None"]]
+
+
+@dataclass(frozen=True, eq=False)
+class TextLine:
+    """A line of text.
+
+    text: what it says. score: how sure recognition is of it, 0 to 1. polygon: its corners, float32 (4, 2), x and y in the page's
+    pixels, clockwise from the text's top left; read-only. upside_down: whether it was turned by 180 degrees before it was read; None
+    where nobody looked.
+    """
+
+    text: str
+    score: float
+    polygon: npt.NDArray[np.float32] = field(repr=False)
+    upside_down: bool | None = field(default=None, repr=False)
+    upside_down_score: float | None = field(default=None, repr=False)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The upright rectangle around the polygon: x0, y0, x1, y1."""
+        (x0, y0), (x1, y1) = self.polygon.min(axis=0).tolist(), self.polygon.max(axis=0).tolist()
+        return x0, y0, x1, y1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, for JSON."""
+        return {"text": self.text, "score": self.score, "polygon": self.polygon.tolist(), "box": list(self.box)}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TextLine):
+            return NotImplemented
+        return (self.text, self.score) == (other.text, other.score) and bool(np.array_equal(self.polygon, other.polygon))
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.score, self.polygon.tobytes()))
+
+
+@dataclass(frozen=True)
+class OcrResult:
+    """A page: its lines in reading order, and its size in pixels. A page without text has no lines."""
+
+    lines: tuple[TextLine, ...]
+    width: int
+    height: int
+
+    @property
+    def text(self) -> str:
+        """The lines' texts, one a line."""
+        return "\n".join(line.text for line in self.lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain Python values, for JSON."""
+        return {"width": self.width, "height": self.height, "lines": [line.to_dict() for line in self.lines]}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The same as JSON text; characters beyond ASCII stay as they are."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+
+def from_raw(raw: Raw) -> OcrResult:
+    """The native answer as dataclasses."""
+    width, height, texts, scores, corners, flags = raw
+    corners.flags.writeable = False
+    lines = (
+        TextLine(text, score, polygon, *(flag or (None, None)))
+        for text, score, polygon, flag in zip(texts, scores, corners, flags, strict=True)
+    )
+    return OcrResult(tuple(lines), width, height)

@@ -1,0 +1,86 @@
+"""Finds ONNX Runtime's library in whichever onnxruntime package is installed, without importing it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from threadsafe_ocr import _core
+from threadsafe_ocr.exceptions import EngineUnavailableError
+
+GPU = ("onnxruntime-gpu",)
+CPU = ("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu", "onnxruntime-migraphx", "onnxruntime-webgpu")
+
+
+def library(*, gpu: bool) -> Path:
+    """The library to load: ORT_DYLIB_PATH, else that of the flavour that fits, by its own version.
+
+    Several flavours share one folder and leave libraries of different versions there, so a pattern is no guide.
+    """
+    given = os.environ.get("ORT_DYLIB_PATH")
+    if given:
+        return Path(given)
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or not spec.submodule_search_locations:
+        raise EngineUnavailableError('ONNX Runtime is not installed; install it with: pip install "onnxruntime>=1.22"')
+    folder = Path(next(iter(spec.submodule_search_locations))) / "capi"
+    for name in (*GPU, *CPU) if gpu else CPU:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        path = folder / _file_name(version)
+        if path.is_file():
+            return path
+    raise EngineUnavailableError(
+        f"{folder} has no library of an installed onnxruntime version (another flavour may have overwritten it); "
+        'reinstall one: pip install --force-reinstall "onnxruntime>=1.22"'
+    )
+
+
+def _file_name(version: str) -> str:
+    if sys.platform == "win32":
+        return "onnxruntime.dll"
+    if sys.platform == "darwin":
+        return f"libonnxruntime.{version}.dylib"
+    return f"libonnxruntime.so.{version}"
+
+
+# In the order in which they need each other.
+NVIDIA = ("libcudart", "libcublasLt", "libcublas", "libnvrtc", "libcurand", "libcufft", "libcudnn")
+
+
+def nvidia_libraries() -> list[str]:
+    """NVIDIA's libraries from its PyPI packages, where they are installed, in loading order."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    found = [path for root in roots for path in sorted(Path(root).glob("*/lib/*.so.*"))]
+    return [str(path) for name in NVIDIA for path in found if path.name.startswith(f"{name}.so")]
+
+
+def has_gpu_flavour() -> bool:
+    """Whether onnxruntime-gpu is installed."""
+    try:
+        importlib.metadata.version("onnxruntime-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def start(device: str) -> None:
+    """Loads ONNX Runtime for `device`, once a process.
+
+    Raises EngineUnavailableError, saying what to install.
+    """
+    gpu = device.startswith("cuda")
+    if gpu and not has_gpu_flavour() and not os.environ.get("ORT_DYLIB_PATH"):
+        raise EngineUnavailableError(
+            f'device="{device}" needs the GPU build of ONNX Runtime, which is not installed: pip uninstall -y onnxruntime && '
+            'pip install "onnxruntime-gpu[cuda,cudnn]>=1.22"; it also needs an NVIDIA driver. Without a GPU use device="cpu"'
+        )
+    # onnxruntime 1.29 and later send telemetry from the moment the library starts, and hang forked children at exit.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    _core.init(str(library(gpu=gpu)), nvidia_libraries() if gpu else [])

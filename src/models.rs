@@ -1,0 +1,242 @@
+//! Model sets: the manifest and the files.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// What a set's runs cost; figures of the manifest, measured on one core. Only their proportions matter to the order of service, the bytes
+/// to the activation budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Costs {
+    /// Detection, milliseconds a million input pixels.
+    pub detection_ms_per_megapixel: f64,
+    /// Detection's activations, bytes an input pixel.
+    pub detection_bytes_per_pixel: usize,
+    /// Recognition, milliseconds a pixel of input width.
+    pub recognition_ms_per_pixel: f64,
+    /// Recognition's activations, bytes a pixel of input width.
+    pub recognition_bytes_per_pixel: usize,
+    /// Orientation, milliseconds a crop.
+    pub orientation_ms: f64,
+    /// First value of a page's recognition cost in detections.
+    pub recognition_to_detection: f64,
+}
+
+/// The files of a set, found and readable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSet {
+    /// Detection, ONNX.
+    pub det: PathBuf,
+    /// Recognition, ONNX.
+    pub rec: PathBuf,
+    /// 0/180 orientation, ONNX; a set may have none.
+    pub cls: Option<PathBuf>,
+    /// The text of every class of recognition, from class 1; class 0 is the blank.
+    pub characters: Vec<String>,
+    /// What its runs cost.
+    pub costs: Costs,
+}
+
+/// What the caller asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ModelSpec {
+    /// A set of the manifest.
+    Named(String),
+    /// A folder with `det`, `rec` and perhaps `cls`, each in PaddleOCR's layout: `inference.onnx` and `inference.yml`.
+    Folder(PathBuf),
+    /// Single models, each a folder in that layout or an ONNX file; `dict` is a text file with a character a line.
+    Files {
+        /// Detection.
+        det: PathBuf,
+        /// Recognition.
+        rec: PathBuf,
+        /// Dictionary, where recognition's folder has none.
+        dict: Option<PathBuf>,
+        /// Orientation.
+        cls: Option<PathBuf>,
+    },
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    sets: HashMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    files: HashMap<String, FileEntry>,
+    detection: DetectionEntry,
+    recognition: RecognitionEntry,
+    orientation: OrientationEntry,
+    recognition_to_detection_cost: f64,
+}
+
+#[derive(Deserialize)]
+struct DetectionEntry {
+    bytes_per_pixel: usize,
+    cost_ms_per_megapixel: f64,
+}
+
+#[derive(Deserialize)]
+struct RecognitionEntry {
+    bytes_per_column_px: usize,
+    cost_ms_per_100px: f64,
+}
+
+#[derive(Deserialize)]
+struct OrientationEntry {
+    cost_ms: f64,
+}
+
+impl Entry {
+    fn costs(&self) -> Costs {
+        Costs {
+            detection_ms_per_megapixel: self.detection.cost_ms_per_megapixel,
+            detection_bytes_per_pixel: self.detection.bytes_per_pixel,
+            recognition_ms_per_pixel: self.recognition.cost_ms_per_100px / 100.0,
+            recognition_bytes_per_pixel: self.recognition.bytes_per_column_px,
+            orientation_ms: self.orientation.cost_ms,
+            recognition_to_detection: self.recognition_to_detection_cost,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FileEntry {
+    path: PathBuf,
+}
+
+/// PaddleOCR's `inference.yml`, as far as we need it.
+#[derive(Deserialize)]
+struct InferenceYml {
+    #[serde(rename = "PostProcess")]
+    post_process: Option<PostProcess>,
+}
+
+#[derive(Deserialize)]
+struct PostProcess {
+    character_dict: Option<Vec<serde_yaml_ng::Value>>,
+}
+
+impl ModelSet {
+    /// Finds the files of `spec`; named sets are looked up in the manifest of `folder`.
+    ///
+    /// # Errors
+    /// [`Error::ModelNotFound`] naming the file or the set that is missing, [`Error::ModelLoad`] naming the file that is wrong.
+    pub fn find(spec: &ModelSpec, folder: &Path) -> Result<Self> {
+        let manifest = read_manifest(folder)?;
+        // Own models are taken to cost what the default set costs.
+        let default_costs = || manifest.sets.values().next().map(Entry::costs).ok_or_else(|| no_sets(folder));
+        match spec {
+            ModelSpec::Named(name) => Self::named(name, &manifest, folder),
+            ModelSpec::Folder(path) => {
+                let cls = path.join("cls");
+                let cls = cls.exists().then_some(cls);
+                Self::own(&path.join("det"), &path.join("rec"), None, cls.as_deref(), default_costs()?)
+            }
+            ModelSpec::Files { det, rec, dict, cls } => {
+                Self::own(det, rec, dict.as_deref(), cls.as_deref(), default_costs()?)
+            }
+        }
+    }
+
+    fn named(name: &str, manifest: &Manifest, folder: &Path) -> Result<Self> {
+        let Some(entry) = manifest.sets.get(name) else {
+            let mut names: Vec<&str> = manifest.sets.keys().map(String::as_str).collect();
+            names.sort_unstable();
+            let known = names.join(", ");
+            return Err(Error::ModelNotFound(format!(
+                "there is no model set {name:?}; there is: {known}. For own models give a folder, or {{\"det\":, \"rec\":, \"dict\":}}"
+            )));
+        };
+        let file = |key: &str| entry.files.get(key).map(|file| folder.join(&file.path));
+        let needed = |key: &str| file(key).ok_or_else(|| Error::ModelLoad(format!("the manifest's set {name:?} has no {key:?}")));
+        let cls = file("cls").map(|path| model_file(&path)).transpose()?;
+        let characters = characters_of_yml(&needed("rec_config")?)?;
+        let (det, rec) = (model_file(&needed("det")?)?, model_file(&needed("rec")?)?);
+        Ok(Self { det, rec, cls, characters, costs: entry.costs() })
+    }
+
+    fn own(det: &Path, rec: &Path, dict: Option<&Path>, cls: Option<&Path>, costs: Costs) -> Result<Self> {
+        let characters = match dict {
+            Some(path) => characters_of_text(path)?,
+            None if rec.is_dir() => characters_of_yml(&rec.join("inference.yml"))?,
+            None => characters_of_yml(&rec.with_file_name("inference.yml"))?,
+        };
+        let cls = cls.map(model_file).transpose()?;
+        Ok(Self { det: model_file(det)?, rec: model_file(rec)?, cls, characters, costs })
+    }
+}
+
+fn read_manifest(folder: &Path) -> Result<Manifest> {
+    let path = folder.join("manifest.json");
+    let text = read(&path)?;
+    serde_json::from_str(&text).map_err(|e| Error::ModelLoad(format!("{} is not a model manifest: {e}", path.display())))
+}
+
+fn no_sets(folder: &Path) -> Error {
+    Error::ModelNotFound(format!("the manifest in {} names no model set", folder.display()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::ModelNotFound(format!("{} is missing", path.display())),
+        _ => Error::ModelLoad(format!("{} cannot be read: {e}", path.display())),
+    })
+}
+
+/// The ONNX file of a model given as file or folder.
+fn model_file(path: &Path) -> Result<PathBuf> {
+    let file = if path.is_dir() { path.join("inference.onnx") } else { path.to_owned() };
+    if file.is_file() {
+        return Ok(std::path::absolute(&file).unwrap_or(file));
+    }
+    let hint = if path.join("inference.pdiparams").exists() {
+        "; the folder has Paddle's own format: convert it with paddle2onnx first"
+    } else {
+        ""
+    };
+    Err(Error::ModelNotFound(format!("{} is missing{hint}", file.display())))
+}
+
+fn characters_of_yml(path: &Path) -> Result<Vec<String>> {
+    let wrong = |why: String| Error::ModelLoad(format!("{}: {why}; give the characters as \"dict\"", path.display()));
+    let yml: InferenceYml = serde_yaml_ng::from_str(&read(path)?).map_err(|e| wrong(format!("not an inference.yml: {e}")))?;
+    let characters = yml.post_process.and_then(|post| post.character_dict);
+    let characters = characters.ok_or_else(|| wrong("PostProcess.character_dict is missing".into()))?;
+    let text = |value: serde_yaml_ng::Value| match value {
+        serde_yaml_ng::Value::String(text) => Ok(text),
+        serde_yaml_ng::Value::Number(number) => Ok(number.to_string()),
+        other => Err(wrong(format!("character_dict holds {other:?}"))),
+    };
+    characters.into_iter().map(text).collect()
+}
+
+/// Lines are not stripped: the first character of PP-OCRv5's dictionary is a wide space.
+fn characters_of_text(path: &Path) -> Result<Vec<String>> {
+    Ok(read(path)?.lines().map(ToString::to_string).collect())
+}
+
+/// The text of every class: the blank, the characters, and a space where the net has one class more.
+///
+/// # Errors
+/// [`Error::ModelLoad`] when the numbers do not fit.
+pub fn dictionary(characters: &[String], classes: usize, rec: &Path) -> Result<Vec<String>> {
+    let mut texts = Vec::with_capacity(classes);
+    texts.push(String::new());
+    texts.extend_from_slice(characters);
+    if texts.len() + 1 == classes {
+        texts.push(" ".into());
+    }
+    if texts.len() == classes {
+        return Ok(texts);
+    }
+    Err(Error::ModelLoad(format!(
+        "{}: the model has {classes} classes and its dictionary {} characters; they belong to different models",
+        rec.display(),
+        characters.len()
+    )))
+}

@@ -1,0 +1,203 @@
+//! Python values to the core's, and back. The only place that touches Python memory.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use numpy::ndarray::Array3;
+use numpy::{IntoPyArray, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use super::errors::{ConfigError, InvalidImageError};
+use crate::config::{DeviceConfig, EngineConfig, LimitType, OnFork, Options, ScoreMode};
+use crate::image::{self, Channels, Image};
+use crate::pipeline::{Input, OcrResult};
+
+/// An argument before its pixels are copied.
+pub(super) enum Argument<'py> {
+    Array(PyReadonlyArrayDyn<'py, u8>, Channels),
+    Bytes(Bound<'py, PyBytes>),
+    Path(PathBuf),
+}
+
+impl<'py> Argument<'py> {
+    /// `value`: a uint8 ndarray, bytes, or a path as str.
+    pub(super) fn new(value: &Bound<'py, PyAny>, rgb: bool) -> PyResult<Self> {
+        if let Ok(bytes) = value.cast::<PyBytes>() {
+            return Ok(Self::Bytes(bytes.clone()));
+        }
+        if let Ok(path) = value.cast::<PyString>() {
+            return Ok(Self::Path(path.extract()?));
+        }
+        if let Ok(array) = value.cast::<PyUntypedArray>() {
+            return Self::from_array(value, array, rgb);
+        }
+        let kind = value.get_type().name()?;
+        Err(PyTypeError::new_err(format!("cannot read a {kind}; give a path, bytes, a file object, a PIL image or a uint8 ndarray")))
+    }
+
+    fn from_array(value: &Bound<'py, PyAny>, array: &Bound<'py, PyUntypedArray>, rgb: bool) -> PyResult<Self> {
+        let shape = array.shape().to_vec();
+        let Ok(pixels) = value.cast::<PyArrayDyn<u8>>() else {
+            return Err(PyTypeError::new_err(format!(
+                "the array's dtype is {}; pixels are uint8, 0 to 255: convert with .astype(numpy.uint8)",
+                array.dtype()
+            )));
+        };
+        let channels = match (shape.as_slice(), rgb) {
+            ([_, _] | [_, _, 1], _) => Channels::Gray,
+            ([_, _, 3], false) => Channels::Bgr,
+            ([_, _, 3], true) => Channels::Rgb,
+            ([_, _, 4], false) => Channels::Bgra,
+            ([_, _, 4], true) => Channels::Rgba,
+            _ => {
+                return Err(InvalidImageError::new_err(format!(
+                    "the array's shape is {shape:?}; pixels are HxW, HxWx1, HxWx3 or HxWx4"
+                )));
+            }
+        };
+        if shape[0] == 0 || shape[1] == 0 {
+            return Err(InvalidImageError::new_err(format!("the image has no pixels: the array's shape is {shape:?}")));
+        }
+        if shape[..2].iter().any(|&side| side > u32::MAX as usize) {
+            return Err(InvalidImageError::new_err(format!("the array's shape {shape:?} is too large")));
+        }
+        Ok(Self::Array(pixels.try_readonly().map_err(|e| PyTypeError::new_err(e.to_string()))?, channels))
+    }
+
+    /// Width and height of an array.
+    pub(super) fn array_size(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Array(array, _) => Some((array.shape()[1] as u32, array.shape()[0] as u32)),
+            _ => None,
+        }
+    }
+
+    /// Copies what the core needs; pixels without the GIL.
+    pub(super) fn into_input(self, py: Python<'_>) -> PyResult<Input> {
+        match self {
+            Self::Path(path) => Ok(Input::Path(path)),
+            Self::Bytes(bytes) => Ok(Input::Encoded(bytes.as_bytes().to_vec())),
+            Self::Array(array, channels) => {
+                let (w, h) = (array.shape()[1] as u32, array.shape()[0] as u32);
+                // The borrow is held by this frame while the pixels are copied.
+                let view = array.as_array();
+                let image: crate::Result<Image> = py.detach(|| {
+                    let data = match view.as_slice() {
+                        Some(contiguous) => contiguous.to_vec(),
+                        None => view.iter().copied().collect(),
+                    };
+                    image::from_interleaved(w, h, channels, data)
+                });
+                Ok(Input::Pixels(image?))
+            }
+        }
+    }
+}
+
+/// The raw answer: (width, height, texts, scores, corners, flags); corners are float32 (n, 4, 2).
+pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>> {
+    let n = result.lines.len();
+    let mut corners = Array3::<f32>::zeros((n, 4, 2));
+    let (mut texts, mut scores, mut flags) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
+    for (i, line) in result.lines.into_iter().enumerate() {
+        for (k, point) in line.quad.0.iter().enumerate() {
+            corners[[i, k, 0]] = point.x;
+            corners[[i, k, 1]] = point.y;
+        }
+        texts.push(line.text);
+        scores.push(line.score);
+        flags.push(line.upside_down);
+    }
+    let raw = (result.width, result.height, texts, scores, corners.into_pyarray(py), flags);
+    Ok(raw.into_pyobject(py)?.into_any().unbind())
+}
+
+/// Reads settings out of a dict, each once; what is left over is unknown.
+pub(super) struct Settings<'py>(pub Bound<'py, PyDict>);
+
+impl<'py> Settings<'py> {
+    pub(super) fn take<T>(&self, name: &str, target: &mut T) -> PyResult<()>
+    where
+        T: for<'a> FromPyObject<'a, 'py>,
+    {
+        let Some(value) = self.0.get_item(name)? else { return Ok(()) };
+        self.0.del_item(name)?;
+        if value.is_none() {
+            return Ok(());
+        }
+        *target = value.extract().map_err(|_| {
+            ConfigError::new_err(format!("{name}={value} is not of the right type or size; see the table of settings in the README"))
+        })?;
+        Ok(())
+    }
+
+    fn take_choice<T: Copy>(&self, name: &str, target: &mut T, choices: &[(&str, T)]) -> PyResult<()> {
+        let mut chosen = String::new();
+        self.take(name, &mut chosen)?;
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let Some((_, value)) = choices.iter().find(|(choice, _)| *choice == chosen) else {
+            let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
+            return Err(ConfigError::new_err(format!("{name}={chosen:?}; it can be {}", names.join(", "))));
+        };
+        *target = *value;
+        Ok(())
+    }
+
+    /// Every per-request option that is given replaces the one in `options`.
+    pub(super) fn take_options(&self, options: &mut Options) -> PyResult<()> {
+        let d = &mut options.detection;
+        self.take("det_limit_side_len", &mut d.limit_side_len)?;
+        let types = [("min", LimitType::Min), ("max", LimitType::Max), ("resize_long", LimitType::ResizeLong)];
+        self.take_choice("det_limit_type", &mut d.limit_type, &types)?;
+        self.take("det_max_side", &mut d.max_side)?;
+        self.take("det_thresh", &mut d.thresh)?;
+        self.take("det_box_thresh", &mut d.box_thresh)?;
+        self.take("det_unclip_ratio", &mut d.unclip_ratio)?;
+        self.take("det_use_dilation", &mut d.use_dilation)?;
+        self.take_choice("det_score_mode", &mut d.score_mode, &[("fast", ScoreMode::Fast), ("slow", ScoreMode::Slow)])?;
+        self.take("det_max_candidates", &mut d.max_candidates)?;
+        self.take("use_textline_orientation", &mut options.orientation.enabled)?;
+        self.take("cls_thresh", &mut options.orientation.thresh)?;
+        let r = &mut options.recognition;
+        self.take("rec_score_thresh", &mut r.score_thresh)?;
+        self.take("rec_width_step", &mut r.width_step)?;
+        self.take("rec_min_width", &mut r.min_width)?;
+        self.take("rec_max_width", &mut r.max_width)?;
+        self.take("rec_group", &mut r.group)?;
+        Ok(options.validate()?)
+    }
+
+    /// An engine's limits.
+    pub(super) fn take_config(&self, config: &mut EngineConfig) -> PyResult<()> {
+        self.take("max_pixels", &mut config.max_pixels)?;
+        self.take("max_queue_size", &mut config.max_queue_size)?;
+        self.take("max_queue_bytes", &mut config.max_queue_bytes)?;
+        let mut timeout = None;
+        self.take("timeout", &mut timeout)?;
+        config.timeout = timeout.map(seconds).transpose()?;
+        self.take_choice("on_fork", &mut config.on_fork, &[("rebuild", OnFork::Rebuild), ("error", OnFork::Error)])?;
+        Ok(())
+    }
+
+    /// A device's knobs.
+    pub(super) fn take_device_config(&self, config: &mut DeviceConfig) -> PyResult<()> {
+        self.take("run_size", &mut config.run_size)?;
+        self.take("intra_op_num_threads", &mut config.intra_op_num_threads)?;
+        self.take("activation_bytes", &mut config.activation_bytes)
+    }
+
+    /// Complains of what nobody took.
+    pub(super) fn finish(&self) -> PyResult<()> {
+        let Some(name) = self.0.keys().iter().next() else { return Ok(()) };
+        Err(PyTypeError::new_err(format!("there is no setting {name}; see the table of settings in the README")))
+    }
+}
+
+/// A time span in seconds, not negative.
+pub(super) fn seconds(value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value).map_err(|_| ConfigError::new_err(format!("timeout={value} is not a number of seconds")))
+}

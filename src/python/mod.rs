@@ -1,0 +1,21 @@
+//! Python bindings: the only module that may name `pyo3` or `numpy`.
+
+mod convert;
+mod engine;
+mod errors;
+mod exit;
+
+use pyo3::prelude::*;
+
+/// Native core of `threadsafe_ocr`.
+#[pymodule(gil_used = false, name = "_core")]
+mod core {
+    #[pymodule_export]
+    use super::engine::{Pending, ThreadSafeOCR, init, next_finished, unload};
+    #[pymodule_export]
+    use super::exit::{after_fork, before_fork, shut_down, this_is_the_main_thread};
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
