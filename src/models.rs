@@ -161,13 +161,13 @@ impl ModelSet {
     }
 
     fn own(det: &Path, rec: &Path, dict: Option<&Path>, cls: Option<&Path>, costs: Costs) -> Result<Self> {
+        let (det, rec) = (model_file(det)?, model_file(rec)?);
+        let cls = cls.map(model_file).transpose()?;
         let characters = match dict {
             Some(path) => characters_of_text(path)?,
-            None if rec.is_dir() => characters_of_yml(&rec.join("inference.yml"))?,
             None => characters_of_yml(&rec.with_file_name("inference.yml"))?,
         };
-        let cls = cls.map(model_file).transpose()?;
-        Ok(Self { det: model_file(det)?, rec: model_file(rec)?, cls, characters, costs })
+        Ok(Self { det, rec, cls, characters, costs })
     }
 }
 

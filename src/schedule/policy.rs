@@ -224,7 +224,9 @@ impl<T> Policy<T> {
 
     /// Takes an item of `lane` from `page`, then as many more as a run of the lane holds, of this page first, then of the others in order.
     fn take(&mut self, page: PageId, lane: Lane) -> Vec<(PageId, Item<T>)> {
-        let mut items = self.take_from(page, lane, lane.run_size, 0);
+        let mut items = self.take_from(page, lane, 1, 0, true);
+        let bytes = items.iter().map(|(_, item)| item.bytes).sum();
+        items.extend(self.take_from(page, lane, lane.run_size - 1, bytes, false));
         if items.iter().any(|(_, item)| item.bytes > 0) && self.turn == Some(page) {
             self.turn = None;
         }
@@ -239,21 +241,20 @@ impl<T> Policy<T> {
             for (_, other) in others {
                 let bytes = items.iter().map(|(_, item)| item.bytes).sum();
                 let missing = lane.run_size - items.len();
-                items.extend(self.take_from(other, lane, missing, bytes));
+                items.extend(self.take_from(other, lane, missing, bytes, false));
             }
         }
         items
     }
 
-    /// Up to `count` items of one page's lane that still fit beside `bytes` already taken for the same run.
-    fn take_from(&mut self, id: PageId, lane: Lane, count: usize, mut bytes: usize) -> Vec<(PageId, Item<T>)> {
+    /// Up to `count` items of one page's lane that fit beside `bytes` already taken for the same run; `chosen`: the first one was found to fit.
+    fn take_from(&mut self, id: PageId, lane: Lane, count: usize, mut bytes: usize, chosen: bool) -> Vec<(PageId, Item<T>)> {
         let mut items = Vec::new();
         while items.len() < count {
             let Some(page) = self.pages.get(&id) else { break };
             let Some(next) = page.lanes.get(&lane).and_then(VecDeque::front) else { break };
             let joins = next.bytes == 0 || self.reserved + bytes + next.bytes <= self.activation_bytes;
-            let first = bytes == 0 && items.is_empty();
-            if !(joins || first) {
+            if !joins && !chosen {
                 break;
             }
             bytes += next.bytes;

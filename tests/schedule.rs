@@ -1,0 +1,301 @@
+//! The schedule with fake models whose answers one can compute by hand.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use threadsafe_ocr::Error;
+use threadsafe_ocr::schedule::policy::{Item, Lane, PageId, Policy};
+use threadsafe_ocr::schedule::worker::{Answers, Pool};
+use threadsafe_ocr::schedule::{Model, Place};
+
+fn lane(stage: u8, width: u32, run_size: usize) -> Lane {
+    Lane { group: 0, stage, shape: [width, 0], net: 0, run_size }
+}
+
+fn item(stage: u8, width: u32, cost: f64, bytes: usize, payload: u64) -> Item<u64> {
+    Item { lane: lane(stage, width, 1), cost, bytes, payload }
+}
+
+fn picked(policy: &mut Policy<u64>) -> Option<u64> {
+    let run = policy.pick(0)?;
+    let payload = run.items[0].1.payload;
+    policy.release(run.bytes);
+    Some(payload)
+}
+
+#[test]
+fn the_page_with_the_least_work_left_goes_first() {
+    let mut policy = Policy::new(1000);
+    policy.push(PageId(0), [item(0, 1, 100.0, 0, 1)], 200.0);
+    policy.push(PageId(1), [item(0, 1, 10.0, 0, 2)], 20.0);
+    assert_eq!(picked(&mut policy), Some(2));
+}
+
+#[test]
+fn of_one_page_the_latest_stage_and_the_widest_item_go_first() {
+    let mut policy = Policy::new(1000);
+    policy.push(PageId(0), [item(1, 192, 1.0, 0, 1), item(2, 320, 1.0, 0, 2), item(2, 640, 1.0, 0, 3)], 0.0);
+    assert_eq!((picked(&mut policy), picked(&mut policy), picked(&mut policy)), (Some(3), Some(2), Some(1)));
+}
+
+#[test]
+fn a_large_page_gets_an_eighth_of_the_time_under_an_endless_stream_of_small_ones() {
+    let mut policy = Policy::new(1000);
+    policy.push(PageId(0), (0..500).map(|i| item(2, 320, 1.0, 0, i)), 0.0);
+    let mut served = 0;
+    for newcomer in 1..=1000 {
+        policy.push(PageId(newcomer), [item(2, 320, 1.0, 0, 9999)], 0.0);
+        if picked(&mut policy) != Some(9999) {
+            served += 1;
+        }
+    }
+    assert!((120..=130).contains(&served), "{served} of 1000");
+}
+
+#[test]
+fn with_nothing_reserved_anything_fits() {
+    let mut policy = Policy::new(10);
+    policy.push(PageId(0), [item(0, 1, 1.0, 5000, 1)], 0.0);
+    assert_eq!(picked(&mut policy), Some(1));
+}
+
+#[test]
+fn an_item_that_did_not_fit_eight_times_gets_its_turn_before_smaller_ones() {
+    let mut policy = Policy::new(100);
+    policy.push(PageId(0), [item(0, 1, 1.0, 60, 0)], 0.0);
+    let first = policy.pick(0).expect("an empty device takes anything");
+    // The next choice does not fit beside it; small ones of other pages do, until it has the turn.
+    policy.push(PageId(1), [item(0, 2, 1.0, 90, 1)], 0.0);
+    let mut passed = 0;
+    for k in 0..20 {
+        policy.push(PageId(10 + k), [item(0, 3, 50.0, 10, 100 + k)], 0.0);
+        if let Some(run) = policy.pick(0) {
+            policy.release(run.bytes);
+            passed += 1;
+        }
+    }
+    assert!(passed <= 8, "{passed} small items went past");
+    policy.release(first.bytes);
+    assert_eq!(picked(&mut policy), Some(1));
+}
+
+#[test]
+fn a_page_that_leaves_gives_its_turn_up() {
+    let mut policy = Policy::new(100);
+    policy.push(PageId(0), [item(0, 1, 1.0, 60, 0)], 0.0);
+    let _running = policy.pick(0).expect("it fits");
+    policy.push(PageId(1), [item(0, 2, 1.0, 90, 1)], 0.0);
+    for _ in 0..10 {
+        assert!(policy.pick(0).is_none());
+    }
+    assert_eq!(policy.remove(PageId(1)).len(), 1);
+    policy.push(PageId(2), [item(0, 3, 1.0, 30, 2)], 0.0);
+    assert_eq!(picked(&mut policy), Some(2));
+}
+
+#[test]
+fn like_pages_are_finished_before_others_are_begun() {
+    // 20 like pages on two workers: a page is begun by its detection and ends with its last line.
+    for lines in [0.5, 2.0, 8.0] {
+        let mut policy = Policy::new(usize::MAX);
+        for page in 0..20 {
+            policy.push(PageId(page), [item(0, 1, 10.0, 0, page)], 10.0 * 2.0 * lines);
+        }
+        let (mut begun, mut most) = (std::collections::HashMap::new(), 0);
+        let mut running = Vec::new();
+        loop {
+            while running.len() < 2 {
+                let Some(run) = policy.pick(0) else { break };
+                running.push((run.bytes, run.items[0].0, run.items[0].1.lane.stage));
+            }
+            if running.is_empty() {
+                break;
+            }
+            let (bytes, page, stage) = running.remove(0);
+            policy.release(bytes);
+            if stage == 0 {
+                begun.insert(page, 10);
+                policy.push(page, (0..10).map(|i| item(2, 320, lines, 0, i)), 0.0);
+                most = most.max(begun.len());
+            } else if let Some(left) = begun.get_mut(&page) {
+                *left -= 1;
+                if *left == 0 {
+                    begun.remove(&page);
+                }
+            }
+        }
+        assert!(most <= 4, "{most} pages begun at once with lines {lines}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_item_leaves_once_and_the_budget_is_kept(
+        pages in prop::collection::vec(prop::collection::vec((0u8..3, 1u32..4, 1u32..100, 0usize..120), 1..8), 1..12),
+        run_size in 1usize..5,
+        hold in 1usize..4,
+    ) {
+        let mut policy = Policy::new(100);
+        let mut expected = 0;
+        for (page, items) in pages.iter().enumerate() {
+            let items = items.iter().enumerate().map(|(i, &(stage, width, cost, bytes))| Item {
+                lane: lane(stage, width, run_size),
+                cost: f64::from(cost),
+                bytes,
+                payload: (page * 100 + i) as u64,
+            });
+            policy.push(PageId(page as u64), items, 0.0);
+        }
+        expected += pages.iter().map(Vec::len).sum::<usize>();
+        let mut seen = std::collections::HashSet::new();
+        let mut running: Vec<usize> = Vec::new();
+        for _ in 0..10_000 {
+            match policy.pick(0) {
+                Some(run) => {
+                    prop_assert!(run.items.len() <= run_size);
+                    let lane = run.items[0].1.lane;
+                    for (_, item) in &run.items {
+                        prop_assert_eq!(item.lane, lane);
+                        prop_assert!(seen.insert(item.payload), "an item left twice");
+                    }
+                    running.push(run.bytes);
+                    let reserving = running.iter().filter(|&&bytes| bytes > 0).count();
+                    prop_assert!(running.iter().sum::<usize>() <= 100 || reserving == 1);
+                }
+                None if running.is_empty() => break,
+                None => policy.release(running.remove(0)),
+            }
+            if running.len() >= hold {
+                policy.release(running.remove(0));
+            }
+        }
+        prop_assert_eq!(seen.len(), expected);
+    }
+}
+
+/// Doubles numbers; 13 fails, 14 panics, 15 waits to be stopped.
+struct Doubler(Arc<AtomicUsize>);
+
+impl Model for Doubler {
+    type Item = u64;
+    type Output = u64;
+
+    fn run(&self, items: &[&u64], place: &Place) -> threadsafe_ocr::Result<Vec<u64>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        if items.contains(&&13) {
+            return Err(Error::Inference { stage: "test", message: "thirteen".into() });
+        }
+        assert!(!items.contains(&&14), "fourteen");
+        let late = Instant::now() + Duration::from_secs(10);
+        while items.contains(&&15) && !place.stop.is_stopped() && Instant::now() < late {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(items.iter().map(|&&n| n * 2).collect())
+    }
+}
+
+/// Waits for a future on this thread.
+fn block_on<T>(answers: Answers<T>) -> threadsafe_ocr::Result<Vec<T>> {
+    struct Signal(Mutex<bool>, Condvar);
+    impl std::task::Wake for Signal {
+        fn wake(self: Arc<Self>) {
+            *self.0.lock().expect("not poisoned") = true;
+            self.1.notify_all();
+        }
+    }
+    let signal = Arc::new(Signal(Mutex::new(false), Condvar::new()));
+    let waker = Arc::clone(&signal).into();
+    let mut answers = std::pin::pin!(answers);
+    loop {
+        if let std::task::Poll::Ready(result) = answers.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            return result;
+        }
+        let mut woken = signal.0.lock().expect("not poisoned");
+        while !*woken {
+            woken = signal.1.wait(woken).expect("not poisoned");
+        }
+        *woken = false;
+    }
+}
+
+fn pool(workers: usize) -> (Pool<Doubler>, Arc<AtomicUsize>) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let pool = Pool::new(Doubler(Arc::clone(&runs)), 1000);
+    let names: Vec<String> = (0..workers).map(|k| format!("test-{k}")).collect();
+    pool.add_group(&names).expect("threads");
+    (pool, runs)
+}
+
+fn numbers(numbers: &[u64], run_size: usize) -> Vec<(Lane, f64, usize, u64)> {
+    numbers.iter().map(|&n| (lane(2, 320, run_size), 1.0, 0, n)).collect()
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_items_from_any_number_of_threads() {
+    let (pool, _) = pool(3);
+    std::thread::scope(|scope| {
+        for t in 0..8u64 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let items: Vec<u64> = (0..11).map(|i| 1000 * (t + 1) + 20 * round + i).collect();
+                    let answers = block_on(pool.submit(PageId(t * 100 + round), numbers(&items, 4), 0.0)).expect("answers");
+                    assert_eq!(answers, items.iter().map(|n| n * 2).collect::<Vec<_>>());
+                }
+            });
+        }
+    });
+    pool.shut_down(&Error::Closed).into_iter().for_each(|t| t.join().expect("a worker ends"));
+}
+
+#[test]
+fn a_failing_item_fails_only_its_own_request() {
+    let (pool, _) = pool(1);
+    // A first run keeps the worker busy, so that the two pages below share a run.
+    let busy = pool.submit(PageId(0), numbers(&[15], 1), 0.0);
+    std::thread::sleep(Duration::from_millis(30));
+    let bad = pool.submit(PageId(1), numbers(&[13], 4), 0.0);
+    let good = pool.submit(PageId(2), numbers(&[1, 2], 4), 0.0);
+    pool.cancel(PageId(0));
+    assert!(matches!(block_on(bad), Err(Error::Inference { .. })));
+    assert_eq!(block_on(good).expect("a neighbour is answered"), [2, 4]);
+    drop(busy);
+    pool.shut_down(&Error::Closed);
+}
+
+#[test]
+fn a_panicking_run_is_an_error_and_the_worker_lives_on() {
+    let (pool, _) = pool(1);
+    assert!(matches!(block_on(pool.submit(PageId(0), numbers(&[14], 1), 0.0)), Err(Error::Inference { .. })));
+    assert_eq!(block_on(pool.submit(PageId(1), numbers(&[4], 1), 0.0)).expect("alive"), [8]);
+    pool.shut_down(&Error::Closed);
+}
+
+#[test]
+fn a_page_that_leaves_stops_its_run_and_takes_its_items_along() {
+    let (pool, runs) = pool(1);
+    let presence = pool.enter(PageId(0));
+    let _running = pool.submit(PageId(0), numbers(&[15, 1, 1, 1], 1), 0.0);
+    std::thread::sleep(Duration::from_millis(50));
+    let start = Instant::now();
+    drop(presence);
+    assert_eq!(block_on(pool.submit(PageId(1), numbers(&[7], 1), 0.0)).expect("the worker is free"), [14]);
+    assert!(start.elapsed() < Duration::from_secs(5), "the run was not stopped");
+    assert_eq!(runs.load(Ordering::SeqCst), 2, "items of the page that left were run");
+    pool.shut_down(&Error::Closed);
+}
+
+#[test]
+fn a_pool_that_ends_answers_everyone() {
+    let (pool, _) = pool(1);
+    let running = pool.submit(PageId(0), numbers(&[15], 1), 0.0);
+    let waiting = pool.submit(PageId(1), numbers(&[1], 1), 0.0);
+    std::thread::sleep(Duration::from_millis(30));
+    let threads = pool.shut_down(&Error::Closed);
+    assert!(matches!(block_on(waiting), Err(Error::Closed)));
+    drop(running);
+    threads.into_iter().for_each(|t| t.join().expect("a worker ends"));
+    assert!(matches!(block_on(pool.submit(PageId(2), numbers(&[1], 1), 0.0)), Err(Error::Closed)));
+}
