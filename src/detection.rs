@@ -1,124 +1,278 @@
-//! Finding the lines: a page to detection's input, and its probability map to boxes (DB, "differentiable binarization").
-//! Numerically PaddleOCR 3.x.
+//! Finding the lines of a page: the model's input size, its input, and the boxes in its output.
+//!
+//! This is `DetResizeForTest`, `NormalizeImage` and `DBPostProcess` of `PaddleOCR` 3.x (paddlex 3.7) for boxes of four corners.
+
+use std::borrow::Cow;
 
 use crate::config::{DetectionOptions, LimitType, ScoreMode};
-use crate::geometry::{Point, Quad, dilate_2x2, find_contours, mean_inside, min_area_rect, unclip};
+use crate::geometry::{Point, Quad, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow, unclip};
 use crate::image::Image;
-use crate::resample::resize_bilinear;
+use crate::resample::{resize_bilinear, to_planes};
 
-/// `ImageNet`'s mean and standard deviation, applied in BGR order as PaddleOCR does.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
-/// The net halves its input five times.
-const MULTIPLE: f64 = 32.0;
-/// Boxes shorter than this in the map are noise, before and after they are grown (PaddleOCR's `min_size`).
+/// The model's strides: both sides of its input are multiples of this, pixels.
+const STRIDE: f64 = 32.0;
+/// Pages whose width and height add up to less are padded to at least 32 x 32 first.
+const TINY: usize = 64;
+/// Least side of a padded tiny page, pixels.
+const TINY_SIDE: usize = 32;
+/// A contour's rectangle must be this wide, pixels of the map (`min_size`).
 const MIN_SIDE: f32 = 3.0;
+/// A grown box must be this wide, pixels of the map (`min_size + 2`).
+const MIN_GROWN_SIDE: f32 = 5.0;
+/// `ImageNet` means and deviations, of red, green and blue. Paddle applies them in this order to blue, green and red.
+const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// See [`MEAN`].
+const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
 
-/// A box and how sure detection is of it.
+/// A line's box and its score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detected {
-    /// Corners in the page's pixels.
+    /// Corners on the page, whole pixels.
     pub quad: Quad,
-    /// Mean probability inside, 0 to 1.
+    /// Mean probability inside, before the box was grown.
     pub score: f32,
 }
 
-/// Width and height of the input for a page (PaddleOCR's `DetResizeForTest`): bounded by the options, multiples of 32.
+/// Width and height of the model's input for a page of `width` x `height` pixels.
+///
+/// The page is scaled to `limit_side_len`, bounded by `max_side`, and both sides are rounded to the nearest multiple of 32, at least 32.
 #[must_use]
-pub fn input_size(width: u32, height: u32, options: &DetectionOptions) -> (u32, u32) {
-    let (width, height) = padded_size(width, height);
-    let (w, h) = (f64::from(width), f64::from(height));
-    let limit = f64::from(options.limit_side_len);
-    let ratio = match options.limit_type {
+pub fn input_size(width: u32, height: u32, o: &DetectionOptions) -> (u32, u32) {
+    let (width, height) = padded_size(width as usize, height as usize);
+    let (w, h) = (width as f64, height as f64);
+    let limit = f64::from(o.limit_side_len);
+    let ratio = match o.limit_type {
         LimitType::Max if w.max(h) > limit => limit / w.max(h),
         LimitType::Min if w.min(h) < limit => limit / w.min(h),
-        LimitType::ResizeLong => limit / w.max(h),
         LimitType::Max | LimitType::Min => 1.0,
+        LimitType::ResizeLong => limit / w.max(h),
     };
     let (mut w, mut h) = ((w * ratio).trunc(), (h * ratio).trunc());
-    let most = f64::from(options.max_side);
-    if w.max(h) > most {
-        let ratio = most / w.max(h);
+    let max_side = f64::from(o.max_side);
+    if w.max(h) > max_side {
+        let ratio = max_side / w.max(h);
         (w, h) = ((w * ratio).trunc(), (h * ratio).trunc());
     }
-    let fit = |side: f64| ((side / MULTIPLE).round_ties_even() * MULTIPLE).max(MULTIPLE) as u32;
-    (fit(w), fit(h))
+    // Python's round: half to even.
+    let to_stride = |side: f64| ((side / STRIDE).round_ties_even() * STRIDE).max(STRIDE) as u32;
+    (to_stride(w), to_stride(h))
 }
 
-/// A tiny page is padded with black before it is resized.
-fn padded_size(width: u32, height: u32) -> (u32, u32) {
-    if width + height < 64 { (width.max(32), height.max(32)) } else { (width, height) }
+/// The size after the padding of tiny pages, which an empty page also gets.
+fn padded_size(width: usize, height: usize) -> (usize, usize) {
+    if width + height >= TINY && width > 0 && height > 0 {
+        return (width, height);
+    }
+    (width.max(TINY_SIDE), height.max(TINY_SIDE))
 }
 
-/// The input tensor, f32, 1 x 3 x h x w.
+/// The model's input: 1 x 3 x height x width, f32, channels in BGR order. `size` is (width, height) of [`input_size`].
 #[must_use]
-pub fn preprocess(image: &Image, (w, h): (u32, u32)) -> Vec<f32> {
-    let padded = padded_size(image.width(), image.height());
-    let side = |size: (u32, u32)| (size.0 as usize, size.1 as usize);
-    let resized = if padded == (image.width(), image.height()) {
-        resize_bilinear(image.pixels(), side(padded), side((w, h)))
+pub fn preprocess(image: &Image, size: (u32, u32)) -> Vec<f32> {
+    let (width, height) = (size.0 as usize, size.1 as usize);
+    let (padded_w, padded_h) = padded_size(image.width() as usize, image.height() as usize);
+    let pixels = pad(image, padded_w, padded_h);
+    let resized = if (padded_w, padded_h) == (width, height) {
+        pixels
     } else {
-        resize_bilinear(&pad(image, padded), side(padded), side((w, h)))
+        Cow::Owned(resize_bilinear(&pixels, padded_w, padded_h, width, height))
     };
-    let plane = (w * h) as usize;
-    let mut tensor = vec![0.0; 3 * plane];
-    for (c, values) in tensor.chunks_exact_mut(plane).enumerate() {
-        let (scale, shift) = (1.0 / 255.0 / STD[c], -MEAN[c] / STD[c]);
-        for (value, pixel) in values.iter_mut().zip(resized.chunks_exact(3)) {
-            *value = f32::from(pixel[c]) * scale + shift;
+    let [b, g, r] = [normalised(0), normalised(1), normalised(2)];
+    to_planes(&resized, width, height, width, [&b, &g, &r])
+}
+
+/// The page in the top left of black.
+fn pad(image: &Image, width: usize, height: usize) -> Cow<'_, [u8]> {
+    if (image.width() as usize, image.height() as usize) == (width, height) {
+        return Cow::Borrowed(image.pixels());
+    }
+    let mut padded = vec![0; width * height * 3];
+    if image.width() as usize > 0 {
+        let rows = image.pixels().chunks_exact(image.width() as usize * 3);
+        for (row, out) in rows.zip(padded.chunks_exact_mut(width * 3)) {
+            out[..row.len()].copy_from_slice(row);
         }
     }
-    tensor
+    Cow::Owned(padded)
 }
 
-fn pad(image: &Image, (w, h): (u32, u32)) -> Vec<u8> {
-    let mut pixels = vec![0; (w * h * 3) as usize];
-    let row = image.width() as usize * 3;
-    for (target, source) in pixels.chunks_exact_mut(w as usize * 3).zip(image.pixels().chunks_exact(row)) {
-        target[..row].copy_from_slice(source);
-    }
-    pixels
+/// What each byte of a channel becomes: `x * alpha + beta` in f32, as 3.x computes it.
+fn normalised(channel: usize) -> [f32; 256] {
+    let alpha = (1.0 / 255.0 / DEVIATION[channel]) as f32;
+    let beta = (-MEAN[channel] / DEVIATION[channel]) as f32;
+    std::array::from_fn(|x| x as f32 * alpha + beta)
 }
 
-/// The boxes in a probability map of `map_size`, in the pixels of a page of `page_size`, in the order of the map's contours (from the bottom up).
+/// The boxes in the model's output, in the order of `cv2.findContours`.
+///
+/// `map` is `map_size` (width, height) probabilities in rows; `image_size` is the page's own (width, height), before any padding: that is
+/// what Paddle scales by. A box whose score is not a number is dropped.
 #[must_use]
-pub fn postprocess(map: &[f32], map_size: (u32, u32), page_size: (u32, u32), options: &DetectionOptions) -> Vec<Detected> {
-    let (w, h) = (map_size.0 as usize, map_size.1 as usize);
-    let mut mask: Vec<u8> = map.iter().map(|&p| u8::from(p > options.thresh)).collect();
-    if options.use_dilation {
-        mask = dilate_2x2(&mask, w, h);
+pub fn postprocess(map: &[f32], map_size: (u32, u32), image_size: (u32, u32), o: &DetectionOptions) -> Vec<Detected> {
+    let map = Map { values: map, width: map_size.0 as usize, height: map_size.1 as usize };
+    if map.width == 0 || map.values.len() < map.width * map.height {
+        return Vec::new();
     }
-    let contours = find_contours(&mask, w, h);
-    let scale = (f64::from(page_size.0) / f64::from(map_size.0), f64::from(page_size.1) / f64::from(map_size.1));
-    let on_page = |p: Point| Point {
-        x: (f64::from(p.x) * scale.0).round_ties_even().clamp(0.0, f64::from(page_size.0)) as f32,
-        y: (f64::from(p.y) * scale.1).round_ties_even().clamp(0.0, f64::from(page_size.1)) as f32,
-    };
-    let detect = |contour: &Vec<(i32, i32)>| {
-        let found = min_area_rect(contour.iter().map(|p| (f64::from(p.0), f64::from(p.1))));
-        if found.short_side < MIN_SIDE {
-            return None;
-        }
-        let score = match options.score_mode {
-            ScoreMode::Fast => mean_inside(map, w, h, &in_own_frame(&found.quad, w, h)),
-            ScoreMode::Slow => mean_inside(map, w, h, contour),
-        };
-        // Written so that a score that is no number is dropped.
-        if !(score >= options.box_thresh) {
-            return None;
-        }
-        let grown = unclip(&found.quad, options.unclip_ratio);
-        let grown = min_area_rect(grown.into_iter().map(|p| (p.0 as f64, p.1 as f64)));
-        (grown.short_side >= MIN_SIDE + 2.0).then(|| Detected { quad: Quad(grown.quad.0.map(on_page)), score })
-    };
-    contours.iter().take(options.max_candidates as usize).filter_map(detect).collect()
+    let contours = find_contours(&map.mask(o), map.width, map.height);
+    let scale = Scale::new(map_size, image_size);
+    let candidates = contours.iter().take(o.max_candidates as usize);
+    candidates.filter_map(|contour| map.detect(contour, o)).map(|found| scale.apply(found)).collect()
 }
 
-/// The box's corners as PaddleOCR's fast score truncates them: relative to the box's own integer frame inside the map.
-fn in_own_frame(quad: &Quad, w: usize, h: usize) -> Vec<(i32, i32)> {
-    let low = |f: fn(&Point) -> f32, size: usize| {
-        quad.0.iter().map(f).fold(f32::MAX, f32::min).floor().clamp(0.0, size as f32 - 1.0)
-    };
-    let (left, top) = (low(|p| p.x, w), low(|p| p.y, h));
-    quad.0.iter().map(|p| ((left + (p.x - left).trunc()) as i32, (top + (p.y - top).trunc()) as i32)).collect()
+/// The model's output.
+struct Map<'a> {
+    values: &'a [f32],
+    width: usize,
+    height: usize,
+}
+
+impl Map<'_> {
+    /// One where there is text.
+    fn mask(&self, o: &DetectionOptions) -> Vec<u8> {
+        let pixels = &self.values[..self.width * self.height];
+        let mask: Vec<u8> = pixels.iter().map(|&p| u8::from(p > o.thresh)).collect();
+        if o.use_dilation { dilate_2x2(&mask, self.width, self.height) } else { mask }
+    }
+
+    /// One contour's box, on the map.
+    fn detect(&self, contour: &[(i32, i32)], o: &DetectionOptions) -> Option<Detected> {
+        let rect = min_area_rect(contour);
+        if rect.short_side < MIN_SIDE {
+            return None;
+        }
+        let quad = Quad(rect.corners);
+        let score = match o.score_mode {
+            ScoreMode::Fast => score_fast(self.values, self.width, self.height, &quad),
+            ScoreMode::Slow => score_slow(self.values, self.width, self.height, contour),
+        };
+        if score.is_nan() || score < o.box_thresh {
+            return None;
+        }
+        let grown = min_area_rect(&unclip(&quad, o.unclip_ratio));
+        (grown.short_side >= MIN_GROWN_SIDE).then_some(Detected { quad: Quad(grown.corners), score })
+    }
+}
+
+/// From the map to the page.
+struct Scale {
+    x: f64,
+    y: f64,
+    width: f64,
+    height: f64,
+}
+
+impl Scale {
+    fn new(map: (u32, u32), image: (u32, u32)) -> Self {
+        let (width, height) = (f64::from(image.0), f64::from(image.1));
+        Self { x: width / f64::from(map.0), y: height / f64::from(map.1), width, height }
+    }
+
+    fn apply(&self, found: Detected) -> Detected {
+        // Python's round, half to even; the page's far edges are allowed. Adding zero drops a zero's sign.
+        let place =
+            |at: f32, scale: f64, end: f64| ((f64::from(at) * scale).round_ties_even().clamp(0.0, end) + 0.0) as f32;
+        let corners =
+            found.quad.0.map(|p| Point { x: place(p.x, self.x, self.width), y: place(p.y, self.y, self.height) });
+        Detected { quad: Quad(corners), ..found }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn options() -> DetectionOptions {
+        DetectionOptions::default()
+    }
+
+    #[test]
+    fn input_sizes() {
+        let size = |w, h| input_size(w, h, &options());
+        assert_eq!(size(1240, 1754), (1248, 1760));
+        // 48 / 32 = 1.5 and 80 / 32 = 2.5 both round to 2.
+        assert_eq!(size(80, 4096 - 16), (64, 4000));
+        assert_eq!(size(48, 48), (64, 64));
+        assert_eq!(size(5, 5), (64, 64));
+        assert_eq!(size(1, 63), (64, 4000));
+        assert_eq!(size(10_000, 100), (4000, 32));
+        let max = DetectionOptions { limit_type: LimitType::Max, limit_side_len: 960, ..options() };
+        assert_eq!(input_size(1240, 1754, &max), (672, 960));
+        assert_eq!(input_size(300, 200, &max), (288, 192));
+        let long = DetectionOptions { limit_type: LimitType::ResizeLong, ..max };
+        assert_eq!(input_size(300, 200, &long), (960, 640));
+    }
+
+    #[test]
+    fn input_is_normalised_in_bgr_order() {
+        let page = Image::new(64 as u32, 64 as u32, [255, 0, 128].repeat(64 * 64)).unwrap();
+        let input = preprocess(&page, (64, 64));
+        let plane = 64 * 64;
+        assert_eq!(input.len(), 3 * plane);
+        assert!((input[0] - (1.0 - 0.485) / 0.229).abs() < 1e-5);
+        assert!((input[plane] + 0.456 / 0.224).abs() < 1e-5);
+        assert!((input[2 * plane] - (128.0 / 255.0 - 0.406) / 0.225).abs() < 1e-5);
+    }
+
+    #[test]
+    fn tiny_pages_are_padded_with_black() {
+        let page = Image::new(2 as u32, 1 as u32, vec![255; 6]).unwrap();
+        let input = preprocess(&page, (32, 32));
+        let black = -0.485 / 0.229;
+        assert!((input[1] - (1.0 - 0.485) / 0.229).abs() < 1e-5);
+        assert!((input[2] - black).abs() < 1e-5 && (input[32] - black).abs() < 1e-5);
+    }
+
+    fn map_with(width: usize, height: usize, (x0, y0, x1, y1): (usize, usize, usize, usize), p: f32) -> Vec<f32> {
+        let mut map = vec![0.0; width * height];
+        for y in y0..=y1 {
+            map[y * width + x0..=y * width + x1].fill(p);
+        }
+        map
+    }
+
+    #[test]
+    fn one_bright_bar_is_one_line() {
+        let map = map_with(64, 32, (10, 10, 49, 19), 0.75);
+        let found = postprocess(&map, (64, 32), (128, 64), &options());
+        assert_eq!(found.len(), 1);
+        assert!((found[0].score - 0.75).abs() < 1e-6);
+        // 39 x 9 grows by 39 * 9 * 1.5 / 96 = 5.48 to about 50 x 20, then doubles.
+        let corners = found[0].quad.0.map(|p| (p.x as i32, p.y as i32));
+        assert_eq!(corners, [(10, 10), (108, 10), (108, 48), (10, 48)]);
+    }
+
+    #[test]
+    fn weak_small_and_empty_maps_have_no_lines() {
+        let none = |map: &[f32], w, h| assert!(postprocess(map, (w, h), (w, h), &options()).is_empty());
+        none(&map_with(64, 32, (10, 10, 49, 19), 0.5), 64, 32);
+        none(&map_with(64, 32, (10, 10, 10, 10), 0.9), 64, 32);
+        none(&map_with(64, 32, (10, 10, 40, 10), 0.9), 64, 32);
+        none(&[0.0; 64], 8, 8);
+        none(&[], 0, 0);
+        none(&[0.9], 8, 8);
+    }
+
+    #[test]
+    fn values_that_are_not_numbers_do_no_harm() {
+        let mut map = map_with(64, 32, (10, 10, 49, 19), 0.75);
+        map[15 * 64 + 20] = f32::NAN;
+        assert!(postprocess(&map, (64, 32), (64, 32), &options()).is_empty());
+        assert!(postprocess(&[f32::NAN; 1024], (32, 32), (32, 32), &options()).is_empty());
+        assert!(postprocess(&[f32::INFINITY; 1024], (32, 32), (32, 32), &options()).len() <= 1);
+    }
+
+    #[test]
+    fn at_most_max_candidates_contours_are_looked_at() {
+        let mut map = map_with(64, 64, (4, 4, 50, 14), 0.9);
+        for (m, v) in map.iter_mut().zip(map_with(64, 64, (4, 40, 50, 50), 0.8)) {
+            *m = m.max(v);
+        }
+        let two = postprocess(&map, (64, 64), (64, 64), &options());
+        assert_eq!(two.len(), 2);
+        // The contour found last, lowest on the page, comes first.
+        assert!((two[0].score - 0.8).abs() < 1e-6);
+        let one = DetectionOptions { max_candidates: 1, ..options() };
+        assert_eq!(postprocess(&map, (64, 64), (64, 64), &one), two[..1]);
+    }
 }

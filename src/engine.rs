@@ -374,20 +374,16 @@ impl Reservation {
 pub struct Pending(Arc<Job>);
 
 impl Pending {
-    /// Waits at most `time`; none: not yet. The answer is taken out.
+    /// Waits at most `time`; none: not yet. Any number of threads may wait; each gets the answer.
     #[must_use]
     pub fn wait_for(&self, time: Duration) -> Option<Result<OcrResult>> {
         let state = lock(&self.0.state);
         let waiting = |state: &mut Answer| matches!(state, Answer::Missing(_));
         let waited = self.0.changed.wait_timeout_while(state, time, waiting);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        match std::mem::replace(&mut *state, Answer::Taken) {
-            Answer::There(result) => Some(result),
-            Answer::Taken => Some(Err(Error::Closed)),
-            missing @ Answer::Missing(_) => {
-                *state = missing;
-                None
-            }
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            Answer::There(result) => Some(result.clone()),
+            Answer::Missing(_) => None,
         }
     }
 
@@ -440,7 +436,6 @@ type Notify = Option<Box<dyn FnOnce() + Send>>;
 enum Answer {
     Missing(Notify),
     There(Result<OcrResult>),
-    Taken,
 }
 
 impl Default for Answer {

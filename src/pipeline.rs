@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::config::{Options, RecognitionOptions};
 use crate::error::{Error, Result};
-use crate::geometry::{self, Quad};
+use crate::geometry::{self, Point, Quad};
 use crate::image::{self, Image};
 use crate::models::Costs;
 use crate::permits::Permit;
@@ -111,8 +111,8 @@ pub struct Item {
 #[derive(Debug)]
 enum Work {
     Detect { size: (u32, u32) },
-    Orient { rectangle: Quad },
-    Recognize { rectangle: Quad, upside_down: bool, width: u32, options: RecognitionOptions, run_size: usize },
+    Orient { quad: Quad },
+    Recognize { quad: Quad, upside_down: bool, width: u32, options: RecognitionOptions, run_size: usize },
 }
 
 /// What a worker sends back, reduced: a class score is 18,710 numbers a column.
@@ -165,8 +165,8 @@ fn detect(net: &Net, image: &Image, size: (u32, u32), place: &Place) -> Result<O
 fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
     let mut tensor = Vec::with_capacity(items.len() * 3 * orientation::HEIGHT * orientation::WIDTH);
     for item in items {
-        if let Work::Orient { rectangle } = &item.work {
-            let crop = cut(&item.image, rectangle, false)?;
+        if let Work::Orient { quad } = &item.work {
+            let crop = cut(&item.image, quad, false)?;
             tensor.extend(orientation::preprocess(&crop));
         }
     }
@@ -179,8 +179,8 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
     // A short run is filled with blank crops: the last bits of a result depend on the size of its run.
     let mut tensor = vec![0.0; run_size * 3 * recognition::HEIGHT * width as usize];
     for (item, input) in items.iter().zip(tensor.chunks_exact_mut(3 * recognition::HEIGHT * width as usize)) {
-        if let Work::Recognize { rectangle, upside_down, options, .. } = &item.work {
-            let crop = cut(&item.image, rectangle, *upside_down)?;
+        if let Work::Recognize { quad, upside_down, options, .. } = &item.work {
+            let crop = cut(&item.image, quad, *upside_down)?;
             input.copy_from_slice(&recognition::preprocess(&crop, width, options));
         }
     }
@@ -195,8 +195,8 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
     net.session(place.worker, false)?.run("recognition", &tensor, shape, shrink, &place.stop, read)
 }
 
-fn cut(image: &Image, rectangle: &Quad, upside_down: bool) -> Result<Image> {
-    geometry::crop(image, rectangle, upside_down).ok_or_else(|| Error::inference("crop", "an empty box"))
+fn cut(image: &Image, quad: &Quad, upside_down: bool) -> Result<Image> {
+    geometry::crop(image, quad, upside_down).ok_or_else(|| Error::inference("crop", "an empty box"))
 }
 
 /// What a page needs while it is read.
@@ -243,7 +243,6 @@ fn decode(input: Input, max_pixels: u64) -> Result<Image> {
 struct Found {
     image: Arc<Image>,
     quad: Quad,
-    rectangle: Quad,
     score: f32,
 }
 
@@ -263,10 +262,9 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let boxes = detection::postprocess(&map, size, (image.width(), image.height()), options);
     drop(map);
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
-    let found = geometry::reading_order(&quads).into_iter().map(|i| Found {
+    let found = geometry::sort_reading_order(&quads).into_iter().map(|i| Found {
         image: Arc::clone(image),
         quad: quads[i],
-        rectangle: geometry::crop_rectangle(&quads[i]),
         score: boxes[i].score,
     });
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
@@ -276,21 +274,27 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
 }
 
 fn min_side(line: &Found) -> usize {
-    let (w, h) = geometry::crop_size(&line.rectangle);
+    let (w, h) = crop_size(line);
     w.min(h)
+}
+
+fn crop_size(line: &Found) -> (usize, usize) {
+    let (w, h, _) = geometry::crop_size(&line.quad);
+    (w, h)
 }
 
 fn whole_lines(images: &[Arc<Image>]) -> Vec<Found> {
     let whole = |image: &Arc<Image>| {
-        let quad = Quad::of_size(image.width() as f32, image.height() as f32);
-        Found { image: Arc::clone(image), quad, rectangle: quad, score: 1.0 }
+        let (w, h) = (image.width() as f32, image.height() as f32);
+        let quad = Quad([(0.0, 0.0), (w, 0.0), (w, h), (0.0, h)].map(|(x, y)| Point { x, y }));
+        Found { image: Arc::clone(image), quad, score: 1.0 }
     };
     images.iter().map(whole).collect()
 }
 
 fn recognition_cost(page: &Page, found: &[Found]) -> f64 {
-    let sizes: Vec<_> = found.iter().map(|line| geometry::crop_size(&line.rectangle)).collect();
-    let widths = recognition::input_widths(&sizes, &page.options.recognition);
+    let sizes: Vec<_> = found.iter().map(crop_size).collect();
+    let widths = recognition::widths(&sizes, &page.options.recognition);
     widths.iter().map(|&width| f64::from(width) * page.nets.costs.recognition_ms_per_pixel).sum()
 }
 
@@ -303,13 +307,13 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
         return Ok(found.into_iter().zip(turned).map(line).collect());
     }
     let options = &page.options.recognition;
-    let sizes: Vec<_> = found.iter().map(|line| geometry::crop_size(&line.rectangle)).collect();
+    let sizes: Vec<_> = found.iter().map(crop_size).collect();
     let nets = &page.nets;
-    let items = found.iter().zip(&turned).zip(recognition::input_widths(&sizes, options)).map(|((line, turned), width)| {
+    let items = found.iter().zip(&turned).zip(recognition::widths(&sizes, options)).map(|((line, turned), width)| {
         let lane = Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
         let bytes = width as usize * nets.costs.recognition_bytes_per_pixel;
         let work = Work::Recognize {
-            rectangle: line.rectangle,
+            quad: line.quad,
             upside_down: turned.is_some_and(|(turned, _)| turned),
             width,
             options: options.clone(),
@@ -344,7 +348,7 @@ async fn upside_down(page: &Page, found: &[Found], work: f64) -> Result<Vec<Opti
             // The orientation of a crop never depends on its neighbours: a small net, run alone.
             run_size: 1,
         };
-        let work = Work::Orient { rectangle: line.rectangle };
+        let work = Work::Orient { quad: line.quad };
         (lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image: Arc::clone(&line.image), work })
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), work).await?;

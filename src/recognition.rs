@@ -1,24 +1,35 @@
-//! Reading a line: its input width, a crop to recognition's input, and class scores to text (CTC). Numerically PaddleOCR 3.x.
+//! Reading a line: input widths, the model's input, and the text in its output.
+//!
+//! The crops of a page go in at height 48. `PaddleOCR` 3.x pads groups of six crops to their widest, so that a line's score depends on its
+//! neighbours; by default each line here is by itself, and `group` restores Paddle's tensors where they are wanted.
+
+use std::cmp::Ordering;
+use std::sync::LazyLock;
 
 use crate::config::RecognitionOptions;
 use crate::image::Image;
-use crate::resample::resize_bilinear;
+use crate::resample::{resize_bilinear, to_planes};
 
-/// Input height, pixels.
+/// Height of the model's input, pixels.
 pub const HEIGHT: usize = 48;
 
-/// The padded input width of every crop of a request, from its width and height; a function of the request alone.
+/// A byte as the line models take it: `(x / 255 - 0.5) / 0.5` in f32.
+static NORMALISED: LazyLock<[f32; 256]> = LazyLock::new(|| std::array::from_fn(|x| (x as f32 / 255.0 - 0.5) / 0.5));
+
+/// The input width of each crop, pixels, in the order of `sizes`, which are (width, height) of non-empty crops.
+///
+/// `group` 0: each crop by itself, `ceil(48 * width / height)` rounded up to a multiple of `width_step`, within `min_width` and `max_width`.
+/// `group` n: stably sorted by width to height ratio, cut into groups of n, each as wide as its widest crop in `PaddleOCR` 3.x.
 #[must_use]
-pub fn input_widths(sizes: &[(usize, usize)], options: &RecognitionOptions) -> Vec<u32> {
-    if options.group == 0 {
-        return sizes.iter().map(|&size| grid_width(size, options)).collect();
+pub fn widths(sizes: &[(usize, usize)], o: &RecognitionOptions) -> Vec<u32> {
+    if o.group == 0 {
+        return sizes.iter().map(|&size| own_width(size, o)).collect();
     }
-    let ratio = |&(w, h): &(usize, usize)| w as f64 / h as f64;
     let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.sort_by(|&a, &b| ratio(&sizes[a]).total_cmp(&ratio(&sizes[b])));
+    order.sort_by(|&a, &b| ratio(sizes[a]).partial_cmp(&ratio(sizes[b])).unwrap_or(Ordering::Equal));
     let mut widths = vec![0; sizes.len()];
-    for group in order.chunks(options.group as usize) {
-        let widest = group.iter().map(|&i| own_width(sizes[i], options)).max().unwrap_or(options.min_width);
+    for group in order.chunks(o.group as usize) {
+        let widest = group.iter().map(|&i| paddle_width(sizes[i], o)).max().unwrap_or(0);
         for &i in group {
             widths[i] = widest;
         }
@@ -26,81 +37,180 @@ pub fn input_widths(sizes: &[(usize, usize)], options: &RecognitionOptions) -> V
     widths
 }
 
-/// The crop's width at height 48.
-fn natural_width((w, h): (usize, usize)) -> f64 {
-    (HEIGHT as f64 * (w as f64 / h as f64)).ceil()
+fn ratio((width, height): (usize, usize)) -> f64 {
+    width as f64 / height.max(1) as f64
 }
 
-fn grid_width(size: (usize, usize), options: &RecognitionOptions) -> u32 {
-    let width = natural_width(size).min(f64::from(options.max_width)) as u32;
-    width.next_multiple_of(options.width_step).clamp(options.min_width, options.max_width)
+/// Width of the crop itself at height 48. The product of doubles and its rounding are Paddle's.
+fn natural_width(size: (usize, usize)) -> u32 {
+    (HEIGHT as f64 * ratio(size)).ceil() as u32
 }
 
-/// PaddleOCR's own width of a crop: at least `min_width`, at most `max_width`.
-fn own_width((w, h): (usize, usize), options: &RecognitionOptions) -> u32 {
-    let least = f64::from(options.min_width) / HEIGHT as f64;
-    let width = HEIGHT as f64 * least.max(w as f64 / h as f64);
-    width.min(f64::from(options.max_width)) as u32
+fn own_width(size: (usize, usize), o: &RecognitionOptions) -> u32 {
+    let step = o.width_step.max(1);
+    let stepped = natural_width(size).div_ceil(step).saturating_mul(step);
+    stepped.max(o.min_width).min(o.max_width)
 }
 
-/// The input tensor, f32, 3 x 48 x `width`: resized to the height, the rest zero.
+/// `imgW` of Paddle's `OCRReisizeNormImg`, capped.
+fn paddle_width(size: (usize, usize), o: &RecognitionOptions) -> u32 {
+    let least = f64::from(o.min_width) / HEIGHT as f64;
+    ((HEIGHT as f64 * least.max(ratio(size))) as u32).min(o.max_width)
+}
+
+/// The model's input for one crop: 3 x 48 x `width`, f32, channels in BGR order, columns right of the line zero.
+///
+/// `width` is the crop's of [`widths`]. The crop keeps its ratio as far as it fits and is squeezed otherwise.
 #[must_use]
-pub fn preprocess(crop: &Image, width: u32, options: &RecognitionOptions) -> Vec<f32> {
+pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions) -> Vec<f32> {
     let size = (crop.width() as usize, crop.height() as usize);
-    let own = if options.group == 0 { width } else { own_width(size, options) };
-    let resized = natural_width(size).min(f64::from(own.min(width))).max(1.0) as usize;
-    let mut tensor = vec![0.0; 3 * HEIGHT * width as usize];
-    normalise_into(&mut tensor, crop, resized, HEIGHT, width as usize);
-    tensor
+    let limit = if o.group == 0 { width } else { paddle_width(size, o).min(width) };
+    line_tensor(crop, natural_width(size).min(limit) as usize, width as usize)
 }
 
-/// Writes the crop, resized to `width` x `height`, into the left of a zero tensor of 3 x `height` x `stride`, as (v / 255 - 0.5) / 0.5.
-pub(crate) fn normalise_into(tensor: &mut [f32], crop: &Image, width: usize, height: usize, stride: usize) {
-    let pixels = resize_bilinear(crop.pixels(), (crop.width() as usize, crop.height() as usize), (width, height));
-    for (c, plane) in tensor.chunks_exact_mut(height * stride).enumerate() {
-        for (target, source) in plane.chunks_exact_mut(stride).zip(pixels.chunks_exact(width * 3)) {
-            for (value, pixel) in target.iter_mut().zip(source.chunks_exact(3)) {
-                *value = (f32::from(pixel[c]) / 255.0 - 0.5) / 0.5;
+/// A crop, resized to `resized_w` x 48, normalised and zero-padded on the right to `width`: 3 x 48 x `width`.
+pub(crate) fn line_tensor(crop: &Image, resized_w: usize, width: usize) -> Vec<f32> {
+    let resized = resize_bilinear(crop.pixels(), crop.width() as usize, crop.height() as usize, resized_w, HEIGHT);
+    to_planes(&resized, resized_w, HEIGHT, width, [&NORMALISED; 3])
+}
+
+/// The most probable class of every time step and its probability, the first of equals as `numpy.argmax` has it.
+///
+/// `output` is T x `classes`, softmax. A value that is not a number is never the maximum; a step without any other gives class 0 at
+/// probability 0.
+#[must_use]
+pub fn best_classes(output: &[f32], classes: usize) -> Vec<(u32, f32)> {
+    if classes == 0 {
+        return Vec::new();
+    }
+    output.chunks_exact(classes).map(best_class).collect()
+}
+
+/// Two passes: a maximum over independent lanes, which the compiler turns into vector instructions, then its first position.
+fn best_class(row: &[f32]) -> (u32, f32) {
+    const LANES: usize = 32;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, value);
+        }
+    }
+    let best = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |best, &value| larger(best, value));
+    first_at_least(row, best).map_or((0, 0.0), |class| (class as u32, best))
+}
+
+/// Position of the first value that is not below `wanted`, chunk by chunk.
+fn first_at_least(row: &[f32], wanted: f32) -> Option<usize> {
+    const LANES: usize = 64;
+    // Counting has no early exit, so it runs in vectors.
+    let has = |chunk: &&[f32]| chunk.iter().filter(|&&value| value >= wanted).count() > 0;
+    let (index, chunk) = row.chunks(LANES).enumerate().find(|(_, chunk)| has(chunk))?;
+    chunk.iter().position(|&value| value >= wanted).map(|at| index * LANES + at)
+}
+
+/// CTC: repeats and blanks dropped, the rest looked up. Returns the text and the mean probability of its characters, 0 for no text.
+///
+/// `best` is [`best_classes`]' result; `dictionary[0]` is the blank, its last entry a space. A class beyond it is dropped.
+#[must_use]
+pub fn ctc_decode(best: &[(u32, f32)], dictionary: &[String]) -> (String, f32) {
+    const BLANK: u32 = 0;
+    let mut text = String::new();
+    let (mut sum, mut count) = (0.0, 0u32);
+    let mut before = None;
+    for &(class, probability) in best {
+        let repeated = before.replace(class) == Some(class);
+        if repeated || class == BLANK {
+            continue;
+        }
+        if let Some(character) = dictionary.get(class as usize) {
+            text.push_str(character);
+            sum += f64::from(probability);
+            count += 1;
+        }
+    }
+    let score = if count == 0 { 0.0 } else { (sum / f64::from(count)) as f32 };
+    (text, score)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn paddle() -> RecognitionOptions {
+        RecognitionOptions { group: 6, ..RecognitionOptions::default() }
+    }
+
+    #[test]
+    fn own_widths_are_stepped_and_bounded() {
+        let o = RecognitionOptions::default();
+        let sizes = [(10, 48), (320, 48), (321, 48), (4000, 48), (1, 4000)];
+        assert_eq!(widths(&sizes, &o), [320, 320, 352, 3200, 320]);
+        let o = RecognitionOptions { width_step: 1, min_width: 8, max_width: 100, ..o };
+        assert_eq!(widths(&[(10, 48), (33, 24), (200, 48)], &o), [10, 66, 100]);
+    }
+
+    #[test]
+    fn groups_are_as_wide_as_their_widest() {
+        let sizes = [(960, 48), (100, 48), (481, 48), (100_000, 48)];
+        let o = RecognitionOptions { group: 2, ..paddle() };
+        assert_eq!(widths(&sizes, &o), [3200, 481, 481, 3200]);
+        assert!(widths(&[], &o).is_empty());
+    }
+
+    #[test]
+    fn paddle_rounds_wide_lines_down() {
+        // 48 * 401 / 47 = 409.5: PaddleOCR's input is 409 wide and the crop is resized to that, not to 410.
+        assert_eq!(widths(&[(401, 47)], &paddle()), [409]);
+        assert_eq!(widths(&[(401, 47)], &RecognitionOptions::default()), [416]);
+    }
+
+    #[test]
+    fn the_rest_of_a_line_is_zero() {
+        let crop = Image::new(2 as u32, 1 as u32, vec![255; 6]).unwrap();
+        let o = RecognitionOptions::default();
+        let input = preprocess(&crop, 320, &o);
+        assert_eq!(input.len(), 3 * HEIGHT * 320);
+        assert!(input[..96].iter().all(|&v| (v - 1.0).abs() < 1e-6));
+        assert!(input[96..320].iter().all(|&v| v.abs() < 1e-9));
+    }
+
+    #[test]
+    fn a_squeezed_line_fills_its_width() {
+        let crop = Image::new(500 as u32, 2 as u32, vec![0; 3000]).unwrap();
+        let o = RecognitionOptions { max_width: 64, min_width: 8, ..RecognitionOptions::default() };
+        assert!(preprocess(&crop, 64, &o).iter().all(|&v| (v + 1.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn best_class_is_the_first_maximum_wherever_it_is() {
+        for classes in [1, 2, 31, 32, 33, 64, 65, 130] {
+            for at in 0..classes {
+                let mut row = vec![0.25; classes];
+                row[at..].fill(0.5);
+                assert_eq!(best_classes(&row, classes), [(at as u32, 0.5)]);
             }
         }
     }
-}
 
-/// The most probable class of every column of a `columns x classes` output and its probability; of equals the first.
-#[must_use]
-pub fn best_classes(output: &[f32], classes: usize) -> Vec<(u32, f32)> {
-    output.chunks_exact(classes.max(1)).map(best_class).collect()
-}
-
-/// Two passes, each of which the compiler vectorises, are faster over 18,710 classes than one that carries an index.
-fn best_class(column: &[f32]) -> (u32, f32) {
-    let mut lanes = [f32::MIN; 16];
-    let chunks = column.chunks_exact(16);
-    let rest = chunks.remainder().iter().copied().fold(f32::MIN, f32::max);
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = if value > *lane { value } else { *lane };
-        }
+    #[test]
+    fn best_class_ignores_what_is_not_a_number() {
+        assert_eq!(best_classes(&[f32::NAN, 0.1, 0.7, f32::NAN], 4), [(2, 0.7)]);
+        assert_eq!(best_classes(&[f32::NAN; 3], 3), [(0, 0.0)]);
+        assert!(best_classes(&[], 5).is_empty());
+        assert!(best_classes(&[1.0], 0).is_empty());
     }
-    let best = lanes.into_iter().fold(rest, f32::max);
-    let index = column.iter().position(|&value| value >= best).unwrap_or(0);
-    (index as u32, best)
-}
 
-/// The text of the columns' best classes and its score: repeats and blanks (class 0) fall out, the score is the mean of what is left.
-/// `dictionary[i]` is the text of class `i`.
-#[must_use]
-pub fn ctc_decode(best: &[(u32, f32)], dictionary: &[String]) -> (String, f32) {
-    let mut text = String::new();
-    let (mut sum, mut count) = (0.0f32, 0);
-    let mut previous = 0;
-    for &(class, score) in best {
-        if class != previous && class != 0 {
-            text.push_str(dictionary.get(class as usize).map_or("", String::as_str));
-            sum += score;
-            count += 1;
-        }
-        previous = class;
+    #[test]
+    fn ctc_drops_repeats_and_blanks() {
+        let dictionary = ["blank", "a", "b", " "].map(String::from);
+        let best = [(0, 0.9), (1, 0.8), (1, 0.1), (0, 0.9), (1, 0.6), (3, 0.5), (2, 0.7), (2, 0.2), (9, 0.3)];
+        let (text, score) = ctc_decode(&best, &dictionary);
+        assert_eq!(text, "aa b");
+        assert!((score - 0.65).abs() < 1e-6);
+        assert_eq!(ctc_decode(&[(0, 1.0)], &dictionary), (String::new(), 0.0));
+        assert_eq!(ctc_decode(&[], &dictionary), (String::new(), 0.0));
     }
-    (text, if count == 0 { 0.0 } else { sum / count as f32 })
 }

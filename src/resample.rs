@@ -1,247 +1,556 @@
-//! Bilinear resize and cubic perspective warp of BGR8 pixels, bit for bit as OpenCV 4.x computes them (`cv2.resize` with `INTER_LINEAR`,
-//! `cv2.warpPerspective` with `INTER_CUBIC` and `BORDER_REPLICATE`). Re-implemented from OpenCV's published algorithms (Apache-2.0).
+//! Pixel resampling: the bilinear resize and the cubic perspective crop, to the bit what `OpenCV` 4.x computes.
+//!
+//! The models were trained, and `PaddleOCR` runs, on pixels that `cv2` resampled in fixed point; other filters cost accuracy that no later
+//! step can give back. The algorithms of `OpenCV` (Apache-2.0) are re-implemented here: `cv::resize` with `INTER_LINEAR`,
+//! `cv::warpPerspective` with `INTER_CUBIC` and `BORDER_REPLICATE`, `cv::getPerspectiveTransform`.
+//!
+//! Images are BGR, 8 bits a channel, rows packed.
 
 use std::sync::LazyLock;
 
 use crate::geometry::Point;
 use crate::image::Image;
 
-/// OpenCV keeps bilinear weights as 11-bit fixed point.
-const WEIGHT_ONE: f32 = 2048.0;
+/// Bytes of a pixel.
 const CHANNELS: usize = 3;
 
-/// For every destination position: the two source positions, and their weights.
-struct Taps {
-    positions: Vec<[usize; 2]>,
-    weights: Vec<[i32; 2]>,
-}
-
-impl Taps {
-    /// `snap`: positions beyond the border weigh the border pixel fully, as OpenCV does horizontally.
-    fn new(source: usize, target: usize, snap: bool) -> Self {
-        let scale = source as f64 / target as f64;
-        let last = source as i64 - 1;
-        let taps = (0..target).map(|i| {
-            let position = ((i as f64 + 0.5) * scale - 0.5) as f32;
-            let floor = position.floor();
-            let (mut index, mut fraction) = (floor as i64, position - floor);
-            if snap && (index < 0 || index >= last) {
-                (index, fraction) = (index.clamp(0, last), 0.0);
-            }
-            let weights = [(1.0 - fraction) * WEIGHT_ONE, fraction * WEIGHT_ONE].map(|w| w.round_ties_even() as i32);
-            ([index.clamp(0, last) as usize, (index + 1).clamp(0, last) as usize], weights)
-        });
-        let (positions, weights) = taps.unzip();
-        Self { positions, weights }
-    }
-}
-
-/// Resizes BGR8 pixels as `cv2.resize(..., interpolation=INTER_LINEAR)`.
+/// `cv2.resize(src, (dst_w, dst_h), interpolation=INTER_LINEAR)`.
+///
+/// `src` is `src_h` rows of `src_w` pixels; the result is `dst_h` rows of `dst_w`. An empty source or destination gives zeros.
 #[must_use]
-pub fn resize_bilinear(source: &[u8], (w, h): (usize, usize), (new_w, new_h): (usize, usize)) -> Vec<u8> {
-    if (w, h) == (new_w, new_h) {
-        return source.to_vec();
+pub fn resize_bilinear(src: &[u8], src_w: usize, src_h: usize, dst_w: usize, dst_h: usize) -> Vec<u8> {
+    if (src_w, src_h) == (dst_w, dst_h) {
+        return src.to_vec();
     }
-    if w == 2 * new_w && h == 2 * new_h {
-        return halve(source, w, new_w, new_h);
+    let mut dst = vec![0; dst_w * dst_h * CHANNELS];
+    if dst.is_empty() || src.is_empty() {
+        return dst;
     }
-    let (across, down) = (Taps::new(w, new_w, true), Taps::new(h, new_h, false));
-    let mut target = vec![0; new_w * new_h * CHANNELS];
-    // The two source rows in use, resized horizontally, and which they are.
-    let mut rows = [vec![0i32; new_w * CHANNELS], vec![0i32; new_w * CHANNELS]];
-    let mut held = [usize::MAX; 2];
-    for (y, out) in target.chunks_exact_mut(new_w * CHANNELS).enumerate() {
-        let [top, bottom] = down.positions[y];
-        if held[0] != top && held[1] == top {
-            rows.swap(0, 1);
-            held.swap(0, 1);
-        }
-        for (slot, row) in [top, bottom].into_iter().enumerate() {
-            if held[slot] != row {
-                resize_row(&source[row * w * CHANNELS..(row + 1) * w * CHANNELS], &across, &mut rows[slot]);
-                held[slot] = row;
-            }
-        }
-        let [a, b] = down.weights[y];
-        for (out, (&top, &bottom)) in out.iter_mut().zip(rows[0].iter().zip(&rows[1])) {
-            *out = ((((a * (top >> 4)) >> 16) + ((b * (bottom >> 4)) >> 16) + 2) >> 2).clamp(0, 255) as u8;
-        }
+    if (src_w, src_h) == (2 * dst_w, 2 * dst_h) {
+        halve(src, src_w, &mut dst, dst_w);
+        return dst;
     }
-    target
+    let columns = bilinear_taps(src_w, dst_w, Edge::Hold);
+    let rows = bilinear_taps(src_h, dst_h, Edge::Repeat);
+    let mut window = RowWindow::new(src, src_w, &columns);
+    for (tap, out) in rows.iter().zip(dst.chunks_exact_mut(dst_w * CHANNELS)) {
+        let (upper, lower) = window.rows(tap.first as usize, tap.second as usize);
+        blend_rows(upper, lower, tap, out);
+    }
+    dst
 }
 
-fn resize_row(source: &[u8], across: &Taps, out: &mut [i32]) {
-    for ((position, weight), out) in across.positions.iter().zip(&across.weights).zip(out.chunks_exact_mut(CHANNELS)) {
-        let (left, right) = (&source[position[0] * CHANNELS..][..CHANNELS], &source[position[1] * CHANNELS..][..CHANNELS]);
-        for c in 0..CHANNELS {
-            out[c] = i32::from(left[c]) * weight[0] + i32::from(right[c]) * weight[1];
-        }
-    }
-}
-
-/// OpenCV takes the mean of 2x2 pixels when both sides are exactly halved.
-fn halve(source: &[u8], w: usize, new_w: usize, new_h: usize) -> Vec<u8> {
-    let mut target = Vec::with_capacity(new_w * new_h * CHANNELS);
-    for y in 0..new_h {
-        let top = &source[2 * y * w * CHANNELS..][..w * CHANNELS];
-        let bottom = &source[(2 * y + 1) * w * CHANNELS..][..w * CHANNELS];
-        for (a, b) in top.chunks_exact(2 * CHANNELS).zip(bottom.chunks_exact(2 * CHANNELS)) {
+/// Exactly half the size: `cv2.resize` then averages 2x2 blocks (its `INTER_AREA`), rounding half up.
+fn halve(src: &[u8], src_w: usize, dst: &mut [u8], dst_w: usize) {
+    let pairs = src.chunks_exact(2 * src_w * CHANNELS);
+    for (two, out) in pairs.zip(dst.chunks_exact_mut(dst_w * CHANNELS)) {
+        let (upper, lower) = two.split_at(src_w * CHANNELS);
+        let blocks = upper.chunks_exact(2 * CHANNELS).zip(lower.chunks_exact(2 * CHANNELS));
+        for ((a, b), pixel) in blocks.zip(out.chunks_exact_mut(CHANNELS)) {
             for c in 0..CHANNELS {
-                let sum = u32::from(a[c]) + u32::from(a[c + CHANNELS]) + u32::from(b[c]) + u32::from(b[c + CHANNELS]);
-                target.push(((sum + 2) >> 2) as u8);
+                let sum = u16::from(a[c]) + u16::from(a[c + CHANNELS]) + u16::from(b[c]) + u16::from(b[c + CHANNELS]);
+                pixel[c] = ((sum + 2) >> 2) as u8;
             }
         }
     }
-    target
 }
 
-/// Positions between pixels are resolved in 1/32.
-const STEPS: usize = 32;
+/// Fixed-point 1.0 of the bilinear weights (`INTER_RESIZE_COEF_SCALE`).
+const WEIGHT_ONE: f32 = 2048.0;
 
-/// The 4x4 weights of every fractional position, 15-bit fixed point, each summing to 32768 exactly.
-static CUBIC: LazyLock<Vec<[i32; 16]>> = LazyLock::new(|| {
-    let line: Vec<[f32; 4]> = (0..STEPS).map(|i| cubic_weights(i as f32 / STEPS as f32)).collect();
-    line.iter().flat_map(|down| line.iter().map(|across| cubic_block(down, across))).collect()
-});
-
-/// Keys' cubic kernel with a = -0.75 (OpenCV `interpolateCubic`).
-fn cubic_weights(x: f32) -> [f32; 4] {
-    const A: f32 = -0.75;
-    let first = ((A * (x + 1.0) - 5.0 * A) * (x + 1.0) + 8.0 * A) * (x + 1.0) - 4.0 * A;
-    let second = ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
-    let third = ((A + 2.0) * (1.0 - x) - (A + 3.0)) * (1.0 - x) * (1.0 - x) + 1.0;
-    [first, second, third, 1.0 - first - second - third]
+/// What `cv2` does with a sample position outside the source. The two differ in the last bit, and `cv2` uses both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Edge {
+    /// Columns: all the weight on the edge's pixel.
+    Hold,
+    /// Rows: the weights stay, both read the edge's row.
+    Repeat,
 }
 
-fn cubic_block(down: &[f32; 4], across: &[f32; 4]) -> [i32; 16] {
-    let mut block = [0; 16];
-    for (i, weight) in block.iter_mut().enumerate() {
-        *weight = ((down[i / 4] * across[i % 4] * 32768.0).round_ties_even() as i32).clamp(-32768, 32767);
+/// The two source positions that make one destination position, and their weights.
+struct Tap {
+    first: u32,
+    second: u32,
+    weights: [i32; 2],
+}
+
+fn bilinear_taps(src: usize, dst: usize, edge: Edge) -> Vec<Tap> {
+    // The double inversion is cv2's: its scale is 1 / (dst / src), not src / dst.
+    let scale = 1.0 / (dst as f64 / src as f64);
+    let last = src as i64 - 1;
+    (0..dst)
+        .map(|i| {
+            let position = ((i as f64 + 0.5) * scale - 0.5) as f32;
+            let mut floor = position.floor() as i64;
+            let mut fraction = position - floor as f32;
+            if edge == Edge::Hold && !(0..last).contains(&floor) {
+                floor = floor.clamp(0, last);
+                fraction = 0.0;
+            }
+            let weight = |w: f32| (w * WEIGHT_ONE).round_ties_even() as i32;
+            Tap {
+                first: floor.clamp(0, last) as u32,
+                second: (floor + 1).clamp(0, last) as u32,
+                weights: [weight(1.0 - fraction), weight(fraction)],
+            }
+        })
+        .collect()
+}
+
+/// The two horizontally resized rows in use. Destination rows go down the page, so most reuse both.
+struct RowWindow<'a> {
+    src: &'a [u8],
+    src_w: usize,
+    columns: &'a [Tap],
+    upper: Vec<i32>,
+    lower: Vec<i32>,
+    /// Source rows that `upper` and `lower` hold.
+    held: [Option<usize>; 2],
+}
+
+impl<'a> RowWindow<'a> {
+    fn new(src: &'a [u8], src_w: usize, columns: &'a [Tap]) -> Self {
+        let row = vec![0; columns.len() * CHANNELS];
+        Self { src, src_w, columns, upper: row.clone(), lower: row, held: [None; 2] }
     }
-    // The rounding error goes to the largest or the smallest of the inner weights, as in OpenCV's `initInterTab2D`.
-    let excess = block.iter().sum::<i32>() - 32768;
-    let (mut smallest, mut largest) = (10, 10);
-    for i in [10, 11, 14, 15] {
-        if block[i] < block[smallest] {
-            smallest = i;
-        } else if block[i] > block[largest] {
-            largest = i;
+
+    fn rows(&mut self, upper: usize, lower: usize) -> (&[i32], &[i32]) {
+        if self.held[0] != Some(upper) {
+            if self.held[1] == Some(upper) {
+                std::mem::swap(&mut self.upper, &mut self.lower);
+                self.held.swap(0, 1);
+            } else {
+                resize_row(self.row(upper), self.columns, &mut self.upper);
+                self.held[0] = Some(upper);
+            }
+        }
+        if self.held[1] != Some(lower) {
+            resize_row(self.row(lower), self.columns, &mut self.lower);
+            self.held[1] = Some(lower);
+        }
+        (&self.upper, &self.lower)
+    }
+
+    fn row(&self, y: usize) -> &'a [u8] {
+        &self.src[y * self.src_w * CHANNELS..][..self.src_w * CHANNELS]
+    }
+}
+
+/// One row, resized: values scaled by 2048.
+fn resize_row(row: &[u8], columns: &[Tap], out: &mut [i32]) {
+    let (pixels, _) = row.as_chunks::<CHANNELS>();
+    let (out, _) = out.as_chunks_mut::<CHANNELS>();
+    for (tap, pixel) in columns.iter().zip(out) {
+        let (a, b) = (pixels[tap.first as usize], pixels[tap.second as usize]);
+        for c in 0..CHANNELS {
+            pixel[c] = i32::from(a[c]) * tap.weights[0] + i32::from(b[c]) * tap.weights[1];
         }
     }
-    block[if excess < 0 { largest } else { smallest }] -= excess;
-    block
 }
 
-/// The matrix that takes the corners `from` to the rectangle (0, 0)..(w, h) (`cv2.getPerspectiveTransform`), row-major; the last element is 1.
-#[must_use]
-pub fn perspective_to_rectangle(from: &[Point; 4], w: f64, h: f64) -> Option<[f64; 9]> {
-    let to = [(0.0, 0.0), (w, 0.0), (w, h), (0.0, h)];
-    let mut rows = [[0.0; 9]; 8];
-    for i in 0..4 {
-        let (x, y) = (f64::from(from[i].x), f64::from(from[i].y));
-        let (u, v) = to[i];
-        rows[i] = [x, y, 1.0, 0.0, 0.0, 0.0, -x * u, -y * u, u];
-        rows[i + 4] = [0.0, 0.0, 0.0, x, y, 1.0, -x * v, -y * v, v];
+/// Two rows into one, in the 16-bit steps of cv2's `VResizeLinear`: the intermediate truncations are part of the result.
+fn blend_rows(upper: &[i32], lower: &[i32], tap: &Tap, out: &mut [u8]) {
+    let [a, b] = tap.weights;
+    for ((byte, &u), &l) in out.iter_mut().zip(upper).zip(lower) {
+        let sum = ((a * (u >> 4)) >> 16) + ((b * (l >> 4)) >> 16);
+        *byte = ((sum + 2) >> 2).clamp(0, 255) as u8;
     }
-    let solution = solve(rows)?;
-    let mut matrix = [1.0; 9];
-    matrix[..8].copy_from_slice(&solution);
-    Some(matrix)
 }
 
-/// Gaussian elimination with partial pivoting; none for a singular system.
-fn solve(mut rows: [[f64; 9]; 8]) -> Option<[f64; 8]> {
-    for k in 0..8 {
-        let pivot = (k..8).max_by(|&a, &b| rows[a][k].abs().total_cmp(&rows[b][k].abs()))?;
-        if rows[pivot][k].abs() < f64::EPSILON {
+/// `cv2.getPerspectiveTransform(src, dst)`: the row-major 3x3 matrix that takes each point of `src` to its point of `dst`.
+///
+/// Points that fix no such matrix (three on a line) give what `cv2` gives: zeros and a final one.
+#[must_use]
+pub fn perspective_transform(src: &[Point; 4], dst: &[Point; 4]) -> [f64; 9] {
+    let mut system = [[0.0; 9]; 8];
+    for (i, (s, d)) in src.iter().zip(dst).enumerate() {
+        let (x, y) = (f64::from(s.x), f64::from(s.y));
+        // cv2 multiplies the coordinates in f32.
+        let products = |to: f32| (f64::from(-s.x * to), f64::from(-s.y * to));
+        let (xx, yx) = products(d.x);
+        let (xy, yy) = products(d.y);
+        system[i] = [x, y, 1.0, 0.0, 0.0, 0.0, xx, yx, f64::from(d.x)];
+        system[i + 4] = [0.0, 0.0, 0.0, x, y, 1.0, xy, yy, f64::from(d.y)];
+    }
+    let mut matrix = [0.0; 9];
+    if let Some(solution) = solve(&mut system) {
+        matrix[..8].copy_from_slice(&solution);
+    }
+    matrix[8] = 1.0;
+    matrix
+}
+
+/// Gauss with partial pivots, in the order of cv2's `LU`; the last column is the right-hand side. `None`: singular.
+fn solve(system: &mut [[f64; 9]; 8]) -> Option<[f64; 8]> {
+    for i in 0..8 {
+        let mut pivot = i;
+        for j in i + 1..8 {
+            if system[j][i].abs() > system[pivot][i].abs() {
+                pivot = j;
+            }
+        }
+        if system[pivot][i].abs() < f64::EPSILON * 100.0 {
             return None;
         }
-        rows.swap(k, pivot);
-        let pivot_row = rows[k];
-        for row in &mut rows[k + 1..] {
-            let factor = row[k] / pivot_row[k];
-            for (value, pivot) in row.iter_mut().zip(pivot_row).skip(k) {
-                *value -= factor * pivot;
+        system.swap(i, pivot);
+        let lead = system[i];
+        let scale = -1.0 / lead[i];
+        for row in &mut system[i + 1..] {
+            let factor = row[i] * scale;
+            for k in i + 1..9 {
+                row[k] += factor * lead[k];
             }
         }
     }
-    let mut x = [0.0; 8];
-    for k in (0..8).rev() {
-        let known: f64 = (k + 1..8).map(|j| rows[k][j] * x[j]).sum();
-        x[k] = (rows[k][8] - known) / rows[k][k];
+    let mut solution = [0.0; 8];
+    for i in (0..8).rev() {
+        let mut rest = system[i][8];
+        for k in i + 1..8 {
+            rest -= system[i][k] * solution[k];
+        }
+        solution[i] = rest / system[i][i];
     }
-    Some(x)
+    Some(solution)
 }
 
+/// `cv2.warpPerspective(src, matrix, (dst_w, dst_h), flags=INTER_CUBIC, borderMode=BORDER_REPLICATE)` of `OpenCV` 4.x.
+///
+/// `matrix` is row-major and takes a source position to its destination, as [`perspective_transform`] gives it; it is inverted here.
+/// Returns `dst_h` rows of `dst_w` pixels. An empty source gives zeros.
+#[must_use]
+pub fn warp_perspective(src: &Image, matrix: &[f64; 9], dst_w: usize, dst_h: usize) -> Vec<u8> {
+    let mut dst = vec![0; dst_w * dst_h * CHANNELS];
+    if dst.is_empty() || src.pixels().is_empty() {
+        return dst;
+    }
+    let sampler = CubicSampler::new(src);
+    let inverse = invert(matrix);
+    let block = block_width(dst_w, dst_h);
+    for (y, row) in dst.chunks_exact_mut(dst_w * CHANNELS).enumerate() {
+        for (i, pixels) in row.chunks_mut(block * CHANNELS).enumerate() {
+            warp_block(&sampler, &inverse, (i * block) as f64, y as f64, pixels);
+        }
+    }
+    dst
+}
+
+/// Width of the blocks in which cv2 walks the destination. Positions are computed from the block's left end, which shows in the last bit.
+fn block_width(dst_w: usize, dst_h: usize) -> usize {
+    const AREA: usize = 32 * 32;
+    (AREA / dst_h.min(16)).min(dst_w)
+}
+
+/// One row of one block: `pixels` starts at destination (`left`, `y`).
+fn warp_block(sampler: &CubicSampler, inverse: &[f64; 9], left: f64, y: f64, pixels: &mut [u8]) {
+    let [m0, m1, m2, m3, m4, m5, m6, m7, m8] = *inverse;
+    let x0 = m0 * left + m1 * y + m2;
+    let y0 = m3 * left + m4 * y + m5;
+    let w0 = m6 * left + m7 * y + m8;
+    for (i, pixel) in pixels.as_chunks_mut().0.iter_mut().enumerate() {
+        let dx = i as f64;
+        let w = w0 + m6 * dx;
+        let scale = if w.abs() > 0.0 { f64::from(SUBPIXELS) / w } else { 0.0 };
+        let x = ((x0 + m0 * dx) * scale).round_ties_even() as i32;
+        let y = ((y0 + m3 * dx) * scale).round_ties_even() as i32;
+        *pixel = sampler.sample(x, y);
+    }
+}
+
+/// Inverse of a row-major 3x3 matrix by cofactors, as cv2 does it; zeros when there is none.
 fn invert(m: &[f64; 9]) -> [f64; 9] {
     let minor = |a: usize, b: usize, c: usize, d: usize| m[a] * m[d] - m[b] * m[c];
     let determinant = m[0] * minor(4, 5, 7, 8) - m[1] * minor(3, 5, 6, 8) + m[2] * minor(3, 4, 6, 7);
+    if determinant.abs() <= 0.0 {
+        return [0.0; 9];
+    }
     let d = 1.0 / determinant;
     [
         minor(4, 5, 7, 8) * d,
-        (m[2] * m[7] - m[1] * m[8]) * d,
+        minor(2, 1, 8, 7) * d,
         minor(1, 2, 4, 5) * d,
-        (m[5] * m[6] - m[3] * m[8]) * d,
+        minor(5, 3, 8, 6) * d,
         minor(0, 2, 6, 8) * d,
-        (m[2] * m[3] - m[0] * m[5]) * d,
+        minor(2, 0, 5, 3) * d,
         minor(3, 4, 6, 7) * d,
-        (m[1] * m[6] - m[0] * m[7]) * d,
+        minor(1, 0, 7, 6) * d,
         minor(0, 1, 3, 4) * d,
     ]
 }
 
-/// Warps `image` by `matrix` (source to target) into BGR8 pixels of `w` x `h`.
-#[must_use]
-pub fn warp_cubic(image: &Image, matrix: &[f64; 9], w: usize, h: usize) -> Vec<u8> {
-    let inverse = invert(matrix);
-    // OpenCV computes positions from the left edge of blocks of this width; the float rounding depends on it.
-    let rows = 16.min(h.max(1));
-    let block = (1024 / rows).min(w.max(1));
-    let mut target = vec![0; w * h * CHANNELS];
-    for (y, row) in target.chunks_exact_mut((w * CHANNELS).max(1)).enumerate() {
-        for (k, pixels) in row.chunks_mut(block * CHANNELS).enumerate() {
-            let (x, y) = ((k * block) as f64, y as f64);
-            let origin = [0, 3, 6].map(|i| inverse[i] * x + inverse[i + 1] * y + inverse[i + 2]);
-            for (i, pixel) in pixels.chunks_exact_mut(CHANNELS).enumerate() {
-                let i = i as f64;
-                let scale = origin[2] + inverse[6] * i;
-                let scale = if scale == 0.0 { 0.0 } else { STEPS as f64 / scale };
-                let at = |k: usize| ((origin[k] + inverse[3 * k] * i) * scale).clamp(f64::from(i32::MIN), f64::from(i32::MAX));
-                let (x, y) = (at(0).round_ties_even() as i32, at(1).round_ties_even() as i32);
-                pixel.copy_from_slice(&sample(image, x, y));
-            }
-        }
-    }
-    target
+/// Positions are kept to 1/32 of a pixel (`INTER_TAB_SIZE`).
+const SUBPIXELS: i32 = 32;
+/// log2 of [`SUBPIXELS`].
+const SUBPIXEL_BITS: u32 = 5;
+/// Fixed-point bits of the cubic weights (`INTER_REMAP_COEF_BITS`).
+const CUBIC_BITS: u32 = 15;
+
+/// 4x4 weights for each of the 32x32 positions inside a pixel, `[y][x]`; each set sums to 32768.
+static CUBIC_WEIGHTS: LazyLock<Vec<[i16; 16]>> = LazyLock::new(cubic_weights);
+
+fn cubic_weights() -> Vec<[i16; 16]> {
+    let lines: Vec<[f32; 4]> = (0..SUBPIXELS).map(|i| cubic_line(i as f32 / SUBPIXELS as f32)).collect();
+    lines.iter().flat_map(|vertical| lines.iter().map(|horizontal| cubic_square(vertical, horizontal))).collect()
 }
 
-/// The pixel at (x, y), in 1/32 of a pixel.
-fn sample(image: &Image, x: i32, y: i32) -> [u8; 3] {
-    let (w, h) = (image.width() as usize, image.height() as usize);
-    let weights = &CUBIC[((y & 31) * 32 + (x & 31)) as usize];
-    let left = (x >> 5).clamp(-32768, 32767) - 1;
-    let top = (y >> 5).clamp(-32768, 32767) - 1;
-    let pixels = image.pixels();
-    let mut sums = [1 << 14; CHANNELS];
-    let inside = left >= 0 && top >= 0 && left as usize + 3 < w && top as usize + 3 < h;
-    for (k, weights) in weights.chunks_exact(4).enumerate() {
-        if inside {
-            let row = &pixels[((top as usize + k) * w + left as usize) * CHANNELS..][..4 * CHANNELS];
-            for (weight, pixel) in weights.iter().zip(row.chunks_exact(CHANNELS)) {
-                for c in 0..CHANNELS {
-                    sums[c] += weight * i32::from(pixel[c]);
-                }
-            }
-            continue;
-        }
-        let row = (top + k as i32).clamp(0, h as i32 - 1) as usize;
-        for (i, weight) in weights.iter().enumerate() {
-            let column = (left + i as i32).clamp(0, w as i32 - 1) as usize;
-            let pixel = &pixels[(row * w + column) * CHANNELS..][..CHANNELS];
-            for c in 0..CHANNELS {
-                sums[c] += weight * i32::from(pixel[c]);
-            }
+/// Weights of four neighbours at `x` in `[0, 1)` from the second: Keys' cubic with a = -0.75 (cv2's `interpolateCubic`).
+fn cubic_line(x: f32) -> [f32; 4] {
+    const A: f32 = -0.75;
+    let near = |d: f32| ((A + 2.0) * d - (A + 3.0)) * d * d + 1.0;
+    let first = ((A * (x + 1.0) - 5.0 * A) * (x + 1.0) + 8.0 * A) * (x + 1.0) - 4.0 * A;
+    let (second, third) = (near(x), near(1.0 - x));
+    [first, second, third, 1.0 - first - second - third]
+}
+
+/// The product of two lines in fixed point; what rounding left over goes to one of the weights from the third on, as in cv2.
+fn cubic_square(vertical: &[f32; 4], horizontal: &[f32; 4]) -> [i16; 16] {
+    const ONE: f32 = (1 << CUBIC_BITS) as f32;
+    let mut weights = [0i16; 16];
+    for (i, weight) in weights.iter_mut().enumerate() {
+        // `as` saturates, like saturate_cast<short>: 1.0 becomes 32767.
+        *weight = (vertical[i / 4] * horizontal[i % 4] * ONE).round_ties_even() as i16;
+    }
+    let excess = weights.iter().map(|&w| i32::from(w)).sum::<i32>() - (1 << CUBIC_BITS);
+    let (mut low, mut high) = (10, 10);
+    for i in [10, 11, 14, 15] {
+        if weights[i] < weights[low] {
+            low = i;
+        } else if weights[i] > weights[high] {
+            high = i;
         }
     }
-    sums.map(|sum| (sum >> 15).clamp(0, 255) as u8)
+    let target = if excess < 0 { high } else { low };
+    weights[target] -= excess as i16;
+    weights
+}
+
+/// Reads an image at positions of 1/32 pixel.
+struct CubicSampler<'a> {
+    pixels: &'a [[u8; CHANNELS]],
+    width: i32,
+    height: i32,
+    weights: &'static [[i16; 16]],
+}
+
+impl<'a> CubicSampler<'a> {
+    fn new(image: &'a Image) -> Self {
+        Self {
+            pixels: image.pixels().as_chunks().0,
+            width: image.width() as i32,
+            height: image.height() as i32,
+            weights: &CUBIC_WEIGHTS,
+        }
+    }
+
+    /// The pixel at (`x`, `y`) / 32.
+    fn sample(&self, x: i32, y: i32) -> [u8; CHANNELS] {
+        let (column, row) = (x >> SUBPIXEL_BITS, y >> SUBPIXEL_BITS);
+        let fraction = (y & (SUBPIXELS - 1)) * SUBPIXELS + (x & (SUBPIXELS - 1));
+        if fraction == 0 {
+            // On a pixel the weights give that pixel, exactly. Upright lines are nothing else.
+            return self.pixels[self.nearest(column, row)];
+        }
+        let weights = &self.weights[fraction as usize];
+        let sums = if self.is_interior(column, row) {
+            self.interior(column, row, weights)
+        } else {
+            self.border(column, row, weights)
+        };
+        sums.map(|sum| ((sum + (1 << (CUBIC_BITS - 1))) >> CUBIC_BITS).clamp(0, 255) as u8)
+    }
+
+    /// All sixteen neighbours are in the image.
+    fn is_interior(&self, column: i32, row: i32) -> bool {
+        column >= 1 && row >= 1 && column < self.width - 2 && row < self.height - 2
+    }
+
+    fn interior(&self, column: i32, row: i32, weights: &[i16; 16]) -> [i32; CHANNELS] {
+        let first = self.nearest(column - 1, row - 1);
+        let mut sums = [0; CHANNELS];
+        for (i, line) in weights.chunks_exact(4).enumerate() {
+            let pixels = &self.pixels[first + i * self.width as usize..][..4];
+            for (pixel, &weight) in pixels.iter().zip(line) {
+                add_weighted(&mut sums, *pixel, weight);
+            }
+        }
+        sums
+    }
+
+    fn border(&self, column: i32, row: i32, weights: &[i16; 16]) -> [i32; CHANNELS] {
+        let mut sums = [0; CHANNELS];
+        for (i, &weight) in (0i32..).zip(weights) {
+            let at = self.nearest(column.saturating_add(i % 4 - 1), row.saturating_add(i / 4 - 1));
+            add_weighted(&mut sums, self.pixels[at], weight);
+        }
+        sums
+    }
+
+    /// Index of a pixel; outside, of the pixel nearest to it.
+    fn nearest(&self, column: i32, row: i32) -> usize {
+        let column = column.clamp(0, self.width - 1) as usize;
+        let row = row.clamp(0, self.height - 1) as usize;
+        row * self.width as usize + column
+    }
+}
+
+fn add_weighted(sums: &mut [i32; CHANNELS], pixel: [u8; CHANNELS], weight: i16) {
+    for (sum, byte) in sums.iter_mut().zip(pixel) {
+        *sum += i32::from(byte) * i32::from(weight);
+    }
+}
+
+/// Interleaved BGR bytes into three planes of `dst_w` columns, each byte through its channel's table; columns past `src_w` are zero.
+///
+/// `src` is `height` rows of `src_w` pixels, `src_w <= dst_w`; the result is 3 x `height` x `dst_w`, the layout every model here takes.
+pub(crate) fn to_planes(src: &[u8], src_w: usize, height: usize, dst_w: usize, tables: [&[f32; 256]; 3]) -> Vec<f32> {
+    let mut planes = vec![0.0; CHANNELS * height * dst_w];
+    if planes.is_empty() || src_w == 0 {
+        return planes;
+    }
+    let (blue, rest) = planes.split_at_mut(height * dst_w);
+    let (green, red) = rest.split_at_mut(height * dst_w);
+    let rows = blue.chunks_exact_mut(dst_w).zip(green.chunks_exact_mut(dst_w)).zip(red.chunks_exact_mut(dst_w));
+    for (pixels, ((b, g), r)) in src.chunks_exact(src_w * CHANNELS).zip(rows) {
+        for (((pixel, b), g), r) in pixels.as_chunks::<CHANNELS>().0.iter().zip(b).zip(g).zip(r) {
+            *b = tables[0][usize::from(pixel[0])];
+            *g = tables[1][usize::from(pixel[1])];
+            *r = tables[2][usize::from(pixel[2])];
+        }
+    }
+    planes
+}
+
+/// The quarter turn against the clock of `np.rot90`; the result is `width` rows of `height` pixels.
+pub(crate) fn turn_left(src: &[u8], width: usize, height: usize) -> Vec<u8> {
+    let mut dst = Vec::with_capacity(src.len());
+    for x in (0..width).rev() {
+        for y in 0..height {
+            dst.extend_from_slice(&src[(y * width + x) * CHANNELS..][..CHANNELS]);
+        }
+    }
+    dst
+}
+
+/// The half turn of `cv2.rotate(src, ROTATE_180)`, in place.
+pub(crate) fn turn_half(pixels: &mut [u8]) {
+    pixels.reverse();
+    for pixel in pixels.chunks_exact_mut(CHANNELS) {
+        pixel.reverse();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn gradient(width: usize, height: usize) -> Vec<u8> {
+        (0..width * height * CHANNELS).map(|i| (i * 7 % 251) as u8).collect()
+    }
+
+    fn image(width: usize, height: usize) -> Image {
+        Image::new(width as u32, height as u32, gradient(width, height)).unwrap()
+    }
+
+    #[test]
+    fn resize_keeps_a_flat_colour_and_single_pixels() {
+        let flat = [10, 20, 30].repeat(5 * 4);
+        for (w, h) in [(1, 1), (3, 9), (10, 8), (64, 2)] {
+            assert_eq!(resize_bilinear(&flat, 5, 4, w, h), [10, 20, 30].repeat(w * h));
+        }
+        assert_eq!(resize_bilinear(&[1, 2, 3], 1, 1, 7, 5), [1, 2, 3].repeat(35));
+    }
+
+    #[test]
+    fn resize_of_nothing_is_nothing() {
+        assert!(resize_bilinear(&gradient(3, 3), 3, 3, 0, 5).is_empty());
+        assert_eq!(resize_bilinear(&[], 0, 0, 2, 1), [0; 6]);
+    }
+
+    #[test]
+    fn half_size_averages_blocks_rounding_half_up() {
+        let src = [0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 0, 0];
+        assert_eq!(resize_bilinear(&src, 2, 2, 1, 1), [1, 1, 1]);
+    }
+
+    #[test]
+    fn every_cubic_weight_set_sums_to_one() {
+        assert_eq!(CUBIC_WEIGHTS.len(), 1024);
+        for weights in CUBIC_WEIGHTS.iter() {
+            assert_eq!(weights.iter().map(|&w| i32::from(w)).sum::<i32>(), 1 << CUBIC_BITS);
+        }
+    }
+
+    #[test]
+    fn the_copy_on_a_whole_pixel_equals_the_weighted_sum() {
+        let image = image(9, 9);
+        let sampler = CubicSampler::new(&image);
+        let copied = sampler.sample(4 * SUBPIXELS, 4 * SUBPIXELS);
+        let summed = sampler.interior(4, 4, &CUBIC_WEIGHTS[0]).map(|s| ((s + (1 << 14)) >> 15) as u8);
+        assert_eq!(copied, summed);
+    }
+
+    #[test]
+    fn interior_and_border_paths_agree() {
+        let image = image(12, 11);
+        let sampler = CubicSampler::new(&image);
+        for fraction in [1, 77, 500, 1023] {
+            let weights = &CUBIC_WEIGHTS[fraction];
+            assert_eq!(sampler.interior(5, 6, weights), sampler.border(5, 6, weights));
+        }
+    }
+
+    #[test]
+    fn warp_of_the_identity_copies_and_repeats_the_border() {
+        let identity = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+        let source = image(4, 3);
+        assert_eq!(warp_perspective(&source, &identity, 4, 3), source.pixels());
+        let wide = warp_perspective(&source, &identity, 6, 1);
+        assert_eq!(wide[12..15], source.pixels()[9..12]);
+        assert_eq!(wide[15..18], source.pixels()[9..12]);
+    }
+
+    #[test]
+    fn warp_survives_hopeless_matrices() {
+        let source = image(4, 3);
+        for matrix in [[0.0; 9], [f64::NAN; 9], [1e300; 9], [1.0, 0.0, 1e12, 0.0, 1.0, -1e12, 0.0, 0.0, 1.0]] {
+            assert_eq!(warp_perspective(&source, &matrix, 5, 5).len(), 75);
+        }
+    }
+
+    #[test]
+    fn perspective_transform_takes_corners_to_corners() {
+        let at = |x: f32, y: f32| Point { x, y };
+        let src = [at(10.0, 20.0), at(110.0, 25.0), at(105.0, 60.0), at(8.0, 58.0)];
+        let dst = [at(0.0, 0.0), at(100.0, 0.0), at(100.0, 40.0), at(0.0, 40.0)];
+        let m = perspective_transform(&src, &dst);
+        for (s, d) in src.iter().zip(&dst) {
+            let (x, y) = (f64::from(s.x), f64::from(s.y));
+            let w = m[6] * x + m[7] * y + m[8];
+            assert!(((m[0] * x + m[1] * y + m[2]) / w - f64::from(d.x)).abs() < 1e-9);
+            assert!(((m[3] * x + m[4] * y + m[5]) / w - f64::from(d.y)).abs() < 1e-9);
+        }
+        let zero = perspective_transform(&[at(0.0, 0.0); 4], &dst);
+        assert!(zero[..8].iter().all(|v| v.abs() < 1e-9) && (zero[8] - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn turns() {
+        let src: Vec<u8> = [1, 2, 3, 4, 5, 6].iter().flat_map(|&v| [v, v + 10, v + 20]).collect();
+        let left = turn_left(&src, 3, 2);
+        assert_eq!(left.chunks(3).map(|p| p[0]).collect::<Vec<_>>(), [3, 6, 2, 5, 1, 4]);
+        let mut half = src.clone();
+        turn_half(&mut half);
+        assert_eq!(half.chunks(3).map(|p| p[0]).collect::<Vec<_>>(), [6, 5, 4, 3, 2, 1]);
+        assert_eq!(half[..3], [6, 16, 26]);
+    }
+
+    #[test]
+    fn planes_are_padded_with_zero() {
+        let mut table = [0.0; 256];
+        for (i, v) in table.iter_mut().enumerate() {
+            *v = i as f32 + 0.5;
+        }
+        let planes = to_planes(&[1, 2, 3], 1, 1, 2, [&table; 3]);
+        assert_eq!(planes, [1.5, 0.0, 2.5, 0.0, 3.5, 0.0]);
+    }
 }

@@ -49,15 +49,15 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
     def result(self, timeout: float | None = None) -> OcrResult:
         """The answer; waits for it with the GIL released. Raises what the request raised, TimeoutError, CancelledError."""
         self._settle(timeout)
-        return super().result(timeout=0 if timeout is not None else None)
+        return super().result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the request raised, or None."""
         self._settle(timeout)
-        return super().exception(timeout=0 if timeout is not None else None)
+        return super().exception()
 
     def _settle(self, timeout: float | None) -> None:
-        """Waits natively and resolves itself: whoever takes the answer out resolves it."""
+        """Waits natively and resolves itself; of several threads that wait the first one does."""
         if self.done() or self._pending is None:
             return
         answer: OcrResult | None = None
@@ -76,12 +76,8 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
         return "timeout of" in str(error)
 
     def _resolve(self, answer: OcrResult | None, error: BaseException | None) -> None:
-        with _lock:
-            if waiting.pop(self._number, None) is None:
-                settled_elsewhere = True
-            else:
-                settled_elsewhere = False
-        if settled_elsewhere or not self.set_running_or_notify_cancel():
+        first = waiting.pop(self._number, None) is not None
+        if not first or not self.set_running_or_notify_cancel():
             return
         if error is not None:
             self.set_exception(error)

@@ -249,7 +249,7 @@ pub(super) struct Pending(engine::Pending);
 
 #[pymethods]
 impl Pending {
-    /// Waits for the answer, without the GIL; `TimeoutError` after `timeout` seconds, the request goes on. The answer is taken out.
+    /// Waits for the answer, without the GIL; `TimeoutError` after `timeout` seconds, the request goes on.
     #[pyo3(signature = (timeout = None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let until = timeout.map(|t| seconds(t.max(0.0))).transpose()?.and_then(|t| Instant::now().checked_add(t));
