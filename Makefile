@@ -7,7 +7,7 @@ GOLDEN ?=
 .PHONY: demo test install lint test-rust test-python test-golden clean
 
 demo: install
-	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/metafont-for-beginners-p019.png --text
+	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
 
 test: test-rust install test-python
 
