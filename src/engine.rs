@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -336,12 +335,6 @@ impl Handle {
             }
         }
     }
-
-    /// The engine, whoever made it; for what touches no lock.
-    #[must_use]
-    pub fn setup(&self) -> &Setup {
-        &self.setup
-    }
 }
 
 /// A place in line for a permit.
@@ -534,16 +527,4 @@ async fn fenced(page: impl Future<Output = Result<OcrResult>>) -> Result<OcrResu
             .unwrap_or_else(|panic| Poll::Ready(Err(Error::inference("page", panic_message(&*panic)))))
     })
     .await
-}
-
-/// Where the library finds its models when nobody says: beside the manifest.
-#[must_use]
-pub fn default_set(folder: &Path) -> Setup {
-    Setup {
-        models: ModelSpec::Named("v6-small".into()),
-        model_folder: folder.to_owned(),
-        device: Device::Cpu,
-        config: EngineConfig::default(),
-        device_config: DeviceConfig::default(),
-    }
 }

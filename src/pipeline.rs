@@ -269,7 +269,7 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     });
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
     let found: Vec<Found> = found.filter(|line| min_side(line) > 0).collect();
-    nets.learn(recognition_cost(page, &found), cost);
+    nets.learn(widths(page, &found).1, cost);
     Ok(found)
 }
 
@@ -292,14 +292,17 @@ fn whole_lines(images: &[Arc<Image>]) -> Vec<Found> {
     images.iter().map(whole).collect()
 }
 
-fn recognition_cost(page: &Page, found: &[Found]) -> f64 {
+/// The input width of every line, and the cost of reading them all.
+fn widths(page: &Page, found: &[Found]) -> (Vec<u32>, f64) {
     let sizes: Vec<_> = found.iter().map(crop_size).collect();
     let widths = recognition::widths(&sizes, &page.options.recognition);
-    widths.iter().map(|&width| f64::from(width) * page.nets.costs.recognition_ms_per_pixel).sum()
+    let cost = widths.iter().map(|&width| f64::from(width) * page.nets.costs.recognition_ms_per_pixel).sum();
+    (widths, cost)
 }
 
 async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
-    let work = if page.steps.recognize { recognition_cost(page, &found) } else { 0.0 };
+    let (widths, cost) = widths(page, &found);
+    let work = if page.steps.recognize { cost } else { 0.0 };
     page.progress.set_work_left(work);
     let turned = upside_down(page, &found, work).await?;
     if !page.steps.recognize {
@@ -307,9 +310,8 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
         return Ok(found.into_iter().zip(turned).map(line).collect());
     }
     let options = &page.options.recognition;
-    let sizes: Vec<_> = found.iter().map(crop_size).collect();
     let nets = &page.nets;
-    let items = found.iter().zip(&turned).zip(recognition::widths(&sizes, options)).map(|((line, turned), width)| {
+    let items = found.iter().zip(&turned).zip(widths).map(|((line, turned), width)| {
         let lane = Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
         let bytes = width as usize * nets.costs.recognition_bytes_per_pixel;
         let work = Work::Recognize {
