@@ -217,7 +217,7 @@ impl DeviceConfig {
     }
 }
 
-fn in_range<T: PartialOrd + std::fmt::Display>(name: &str, value: T, low: T, high: T) -> Result<()> {
+fn in_range<T: PartialOrd + std::fmt::Display + Copy>(name: &str, value: T, low: T, high: T) -> Result<()> {
     if value < low || value > high {
         return Err(Error::Config(format!("{name}={value} is not between {low} and {high}")));
     }

@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn input_is_normalised_in_bgr_order() {
-        let page = Image::new(64 as u32, 64 as u32, [255, 0, 128].repeat(64 * 64)).unwrap();
+        let page = Image::new(64_u32, 64_u32, [255, 0, 128].repeat(64 * 64)).unwrap();
         let input = preprocess(&page, (64, 64));
         let plane = 64 * 64;
         assert_eq!(input.len(), 3 * plane);
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn tiny_pages_are_padded_with_black() {
-        let page = Image::new(2 as u32, 1 as u32, vec![255; 6]).unwrap();
+        let page = Image::new(2_u32, 1_u32, vec![255; 6]).unwrap();
         let input = preprocess(&page, (32, 32));
         let black = -0.485 / 0.229;
         assert!((input[1] - (1.0 - 0.485) / 0.229).abs() < 1e-5);

@@ -254,7 +254,9 @@ impl Engine {
         self.shared.permits.close();
         if cancel {
             let jobs: Vec<_> = lock(&self.shared.jobs).values().filter_map(Weak::upgrade).collect();
-            jobs.iter().for_each(|job| job.cancel(Error::Closed));
+            for job in jobs {
+                job.cancel(Error::Closed);
+            }
         }
         if !self.shared.closed.swap(true, Ordering::SeqCst) {
             self.shared.process.engines.fetch_sub(1, Ordering::SeqCst);

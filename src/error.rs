@@ -32,7 +32,9 @@ pub enum Error {
         source: Arc<std::io::Error>,
     },
     /// `wait=False` and no permit is free.
-    #[error("the queue is full ({requests} requests, {bytes} bytes hold permits); try again later, or raise max_queue_size or max_queue_bytes")]
+    #[error(
+        "the queue is full ({requests} requests, {bytes} bytes hold permits); try again later, or raise max_queue_size or max_queue_bytes"
+    )]
     Overloaded {
         /// Requests that hold a permit.
         requests: usize,
@@ -57,7 +59,9 @@ pub enum Error {
     #[error("{0}")]
     Unavailable(String),
     /// The engine belongs to the parent process and `on_fork="error"`.
-    #[error("this engine was made in process {0} and on_fork=\"error\"; make a ThreadSafeOCR in the child, after the fork")]
+    #[error(
+        "this engine was made in process {0} and on_fork=\"error\"; make a ThreadSafeOCR in the child, after the fork"
+    )]
     Forked(u32),
 }
 

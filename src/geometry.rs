@@ -851,7 +851,11 @@ pub fn crop(image: &Image, quad: &Quad, upside_down: bool) -> Option<Image> {
     if upside_down {
         turn_half(&mut pixels);
     }
-    if turned { Image::new(height as u32, width as u32, pixels).ok() } else { Image::new(width as u32, height as u32, pixels).ok() }
+    if turned {
+        Image::new(height as u32, width as u32, pixels).ok()
+    } else {
+        Image::new(width as u32, height as u32, pixels).ok()
+    }
 }
 
 #[cfg(test)]

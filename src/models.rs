@@ -153,7 +153,9 @@ impl ModelSet {
             )));
         };
         let file = |key: &str| entry.files.get(key).map(|file| folder.join(&file.path));
-        let needed = |key: &str| file(key).ok_or_else(|| Error::ModelLoad(format!("the manifest's set {name:?} has no {key:?}")));
+        let needed = |key: &str| {
+            file(key).ok_or_else(|| Error::ModelLoad(format!("the manifest's set {name:?} has no {key:?}")))
+        };
         let cls = file("cls").map(|path| model_file(&path)).transpose()?;
         let characters = characters_of_yml(&needed("rec_config")?)?;
         let (det, rec) = (model_file(&needed("det")?)?, model_file(&needed("rec")?)?);
@@ -174,7 +176,8 @@ impl ModelSet {
 fn read_manifest(folder: &Path) -> Result<Manifest> {
     let path = folder.join("manifest.json");
     let text = read(&path)?;
-    serde_json::from_str(&text).map_err(|e| Error::ModelLoad(format!("{} is not a model manifest: {e}", path.display())))
+    serde_json::from_str(&text)
+        .map_err(|e| Error::ModelLoad(format!("{} is not a model manifest: {e}", path.display())))
 }
 
 fn no_sets(folder: &Path) -> Error {
@@ -204,7 +207,8 @@ fn model_file(path: &Path) -> Result<PathBuf> {
 
 fn characters_of_yml(path: &Path) -> Result<Vec<String>> {
     let wrong = |why: String| Error::ModelLoad(format!("{}: {why}; give the characters as \"dict\"", path.display()));
-    let yml: InferenceYml = serde_yaml_ng::from_str(&read(path)?).map_err(|e| wrong(format!("not an inference.yml: {e}")))?;
+    let yml: InferenceYml =
+        serde_yaml_ng::from_str(&read(path)?).map_err(|e| wrong(format!("not an inference.yml: {e}")))?;
     let characters = yml.post_process.and_then(|post| post.character_dict);
     let characters = characters.ok_or_else(|| wrong("PostProcess.character_dict is missing".into()))?;
     let text = |value: serde_yaml_ng::Value| match value {

@@ -31,10 +31,10 @@ mod tests {
 
     #[test]
     fn narrow_crops_are_padded_and_wide_ones_squeezed() {
-        let narrow = preprocess(&Image::new(3 as u32, 48 as u32, vec![255; 3 * 48 * 3]).unwrap());
+        let narrow = preprocess(&Image::new(3_u32, 48_u32, vec![255; 3 * 48 * 3]).unwrap());
         assert_eq!(narrow.len(), 3 * HEIGHT * WIDTH);
         assert!((narrow[2] - 1.0).abs() < 1e-6 && narrow[3].abs() < 1e-9);
-        let wide = preprocess(&Image::new(1000 as u32, 10 as u32, vec![255; 30_000]).unwrap());
+        let wide = preprocess(&Image::new(1000_u32, 10_u32, vec![255; 30_000]).unwrap());
         assert!(wide.iter().all(|&v| (v - 1.0).abs() < 1e-6));
     }
 

@@ -171,7 +171,9 @@ fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
         }
     }
     let shape = [items.len(), 3, orientation::HEIGHT, orientation::WIDTH];
-    let read = |scores: &[f32], _: &[i64]| scores.chunks_exact(2).map(|pair| Output::Orientation([pair[0], pair[1]])).collect();
+    let read = |scores: &[f32], _: &[i64]| {
+        scores.chunks_exact(2).map(|pair| Output::Orientation([pair[0], pair[1]])).collect()
+    };
     net.session(place.worker, false)?.run("orientation", &tensor, shape, false, &place.stop, read)
 }
 
@@ -306,13 +308,19 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     page.progress.set_work_left(work);
     let turned = upside_down(page, &found, work).await?;
     if !page.steps.recognize {
-        let line = |(line, upside_down): (Found, _)| TextLine { text: String::new(), score: line.score, quad: line.quad, upside_down };
+        let line = |(line, upside_down): (Found, _)| TextLine {
+            text: String::new(),
+            score: line.score,
+            quad: line.quad,
+            upside_down,
+        };
         return Ok(found.into_iter().zip(turned).map(line).collect());
     }
     let options = &page.options.recognition;
     let nets = &page.nets;
     let items = found.iter().zip(&turned).zip(widths).map(|((line, turned), width)| {
-        let lane = Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
+        let lane =
+            Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
         let bytes = width as usize * nets.costs.recognition_bytes_per_pixel;
         let work = Work::Recognize {
             quad: line.quad,
@@ -322,7 +330,12 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
             run_size: nets.run_size,
         };
         let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
-        (lane, f64::from(width) * nets.costs.recognition_ms_per_pixel, if bytes > UNUSUAL_BYTES { bytes } else { 0 }, item)
+        (
+            lane,
+            f64::from(width) * nets.costs.recognition_ms_per_pixel,
+            if bytes > UNUSUAL_BYTES { bytes } else { 0 },
+            item,
+        )
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), 0.0).await?;
     page.progress.set_work_left(0.0);

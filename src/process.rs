@@ -214,7 +214,9 @@ impl DeviceState {
         let group = match (self.group, self.device) {
             (Some(group), _) => group,
             (None, device) => {
-                let Device::Cuda(index) = device else { return Err(Error::Unavailable(format!("{device} has no workers"))) };
+                let Device::Cuda(index) = device else {
+                    return Err(Error::Unavailable(format!("{device} has no workers")));
+                };
                 let names: Vec<String> = (0..CUDA_WORKERS).map(|k| format!("ocr-cuda{index}-{kind}{k}")).collect();
                 self.pool.add_group(&names)?
             }
@@ -234,11 +236,17 @@ impl DeviceState {
         let rec = on_cpu(rec, &set.rec)?;
         if !matches!(det.input_shape(), [_, 3 | -1, _, _]) || det.output_shape().len() != 4 {
             let shapes = format!("{:?} to {:?}", det.input_shape(), det.output_shape());
-            return Err(Error::ModelLoad(format!("{}: its shapes are {shapes}; is it a detection model?", set.det.display())));
+            return Err(Error::ModelLoad(format!(
+                "{}: its shapes are {shapes}; is it a detection model?",
+                set.det.display()
+            )));
         }
         let [_, _, classes] = *rec.output_shape() else {
             let shape = rec.output_shape();
-            return Err(Error::ModelLoad(format!("{}: its output is {shape:?}; is it a recognition model?", set.rec.display())));
+            return Err(Error::ModelLoad(format!(
+                "{}: its output is {shape:?}; is it a recognition model?",
+                set.rec.display()
+            )));
         };
         let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
         dictionary(&set.characters, classes, &set.rec)
@@ -299,7 +307,8 @@ impl Clock {
         let clock = Arc::new(Self { state: Mutex::default(), changed: Condvar::new() });
         let own = Arc::clone(&clock);
         let thread = std::thread::Builder::new().name("ocr-clock".into()).spawn(move || own.work());
-        let thread = thread.map_err(|e| Error::Unavailable(format!("the system gives no thread for ocr-clock: {e}")))?;
+        let thread =
+            thread.map_err(|e| Error::Unavailable(format!("the system gives no thread for ocr-clock: {e}")))?;
         lock(&clock.state).thread = Some(thread);
         Ok(clock)
     }
@@ -322,7 +331,8 @@ impl Clock {
         while !state.ended {
             let now = Instant::now();
             state.due.retain(|(_, request)| request.strong_count() > 0);
-            let (expired, left): (Vec<_>, Vec<_>) = std::mem::take(&mut state.due).into_iter().partition(|(when, _)| *when <= now);
+            let (expired, left): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut state.due).into_iter().partition(|(when, _)| *when <= now);
             state.due = left;
             if !expired.is_empty() {
                 drop(state);

@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_line_is_zero() {
-        let crop = Image::new(2 as u32, 1 as u32, vec![255; 6]).unwrap();
+        let crop = Image::new(2_u32, 1_u32, vec![255; 6]).unwrap();
         let o = RecognitionOptions::default();
         let input = preprocess(&crop, 320, &o);
         assert_eq!(input.len(), 3 * HEIGHT * 320);
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_squeezed_line_fills_its_width() {
-        let crop = Image::new(500 as u32, 2 as u32, vec![0; 3000]).unwrap();
+        let crop = Image::new(500_u32, 2_u32, vec![0; 3000]).unwrap();
         let o = RecognitionOptions { max_width: 64, min_width: 8, ..RecognitionOptions::default() };
         assert!(preprocess(&crop, 64, &o).iter().all(|&v| (v + 1.0).abs() < 1e-6));
     }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use ort::AsPointer;
 use ort::environment::Environment;
-use ort::session::builder::{BuilderResult, SessionBuilder};
 use ort::session::RunOptions;
+use ort::session::builder::{BuilderResult, SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorRef, ValueType};
 use parking_lot::Mutex;
 
@@ -96,7 +96,8 @@ fn environment() -> Result<Environment> {
 ///
 /// On the CPU any number of threads may run one session at once. On other devices a session belongs to one worker.
 pub struct Session {
-    session: Option<ort::session::Session>,
+    /// Taken only by `drop`.
+    inner: Option<ort::session::Session>,
     device: Device,
     input: CString,
     output: CString,
@@ -113,7 +114,7 @@ impl std::fmt::Debug for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let _inside = fork::enter();
-        self.session.take();
+        self.inner.take();
     }
 }
 
@@ -125,7 +126,8 @@ impl Session {
     pub fn load(path: &Path, device: Device, threads: usize) -> Result<Self> {
         let environment = environment()?;
         let _inside = fork::enter();
-        let session = build(&environment, path, device, threads).map_err(|e| load_error(path, device, &e.to_string()))?;
+        let session =
+            build(&environment, path, device, threads).map_err(|e| load_error(path, device, &e.to_string()))?;
         let io = |outlets: &[Outlet], what: &str| -> Result<(CString, Vec<i64>)> {
             let [outlet] = outlets else {
                 let count = outlets.len();
@@ -139,7 +141,7 @@ impl Session {
         };
         let (input, input_shape) = io(session.inputs(), "input")?;
         let (output, output_shape) = io(session.outputs(), "output")?;
-        Ok(Self { session: Some(session), device, input, output, input_shape, output_shape })
+        Ok(Self { inner: Some(session), device, input, output, input_shape, output_shape })
     }
 
     /// Dimensions of the input; -1 where they are free.
@@ -189,7 +191,7 @@ impl Session {
     /// threads at once; Microsoft documents that the CPU provider does not (microsoft/onnxruntime issues 114 and 22967).
     #[allow(unsafe_code)]
     fn run_raw(&self, input: &TensorRef<'_, f32>, options: &RunOptions) -> ort::Result<DynValue> {
-        let Some(session) = &self.session else { return Err(ort::Error::new("the session is gone")) };
+        let Some(session) = &self.inner else { return Err(ort::Error::new("the session is gone")) };
         let mut output = std::ptr::null_mut();
         // SAFETY: every pointer is valid for the call: session, options, names and input are borrowed by this frame, the arrays have the one
         // element that the counts say, and `output` is null, so that the runtime allocates the value. Concurrent calls on one session happen
@@ -230,16 +232,18 @@ impl Session {
 
 /// CUDA errors after which every further call of the process fails. Running out of memory is not one.
 fn is_sticky(message: &str) -> bool {
-    let is_cuda = message.contains("CUDA failure") || message.contains("CUDNN failure") || message.contains("CUBLAS failure");
+    let is_cuda =
+        message.contains("CUDA failure") || message.contains("CUDNN failure") || message.contains("CUBLAS failure");
     is_cuda && !message.contains("out of memory") && !message.contains("ALLOC_FAILED")
 }
 
 fn build(environment: &Environment, path: &Path, device: Device, threads: usize) -> ort::Result<ort::session::Session> {
     let builder = ort::session::Session::builder(environment)?;
     let mut builder = with_device(builder, device, threads)?;
-    Ok(builder.commit_from_file(path)?)
+    builder.commit_from_file(path)
 }
 
+#[allow(clippy::result_large_err)] // ort's own error, on the way to ours
 fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> BuilderResult {
     // Spinning threads burn a third of a service's processor time (reference: RapidOCR's defaults, measured) and win nothing here.
     let builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;

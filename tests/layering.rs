@@ -20,7 +20,9 @@ fn files_with(words: &[&str]) -> Vec<String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let uses = |path: &PathBuf| {
         let text = std::fs::read_to_string(path).expect("a source file can be read");
-        text.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| words.iter().any(|w| line.contains(w)))
+        text.lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .any(|line| words.iter().any(|w| line.contains(w)))
     };
     let name = |path: PathBuf| path.strip_prefix(&src).expect("inside src").display().to_string();
     let mut names: Vec<String> = sources(&src).into_iter().filter(uses).map(name).collect();
@@ -51,14 +53,20 @@ fn only_image_names_the_image_crate() {
 #[test]
 fn the_schedule_knows_no_images_no_nets_and_no_pages() {
     let users = files_with(&["crate::image", "crate::runtime", "crate::pipeline", "crate::engine", "crate::geometry"]);
-    assert_eq!(users.into_iter().filter(|file| file.starts_with("schedule/")).collect::<Vec<_>>(), Vec::<String>::new());
+    assert_eq!(
+        users.into_iter().filter(|file| file.starts_with("schedule/")).collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
 fn stages_never_import_the_pipeline_or_the_engine() {
     let users = files_with(&["crate::pipeline", "crate::engine", "crate::process"]);
     let stages = ["detection.rs", "orientation.rs", "recognition.rs", "geometry.rs", "image.rs", "resample.rs"];
-    assert_eq!(users.into_iter().filter(|file| stages.contains(&file.as_str())).collect::<Vec<_>>(), Vec::<String>::new());
+    assert_eq!(
+        users.into_iter().filter(|file| stages.contains(&file.as_str())).collect::<Vec<_>>(),
+        Vec::<String>::new()
+    );
 }
 
 #[test]

@@ -241,7 +241,8 @@ fn answers_come_in_the_order_of_the_items_from_any_number_of_threads() {
             scope.spawn(move || {
                 for round in 0..50 {
                     let items: Vec<u64> = (0..11).map(|i| 1000 * (t + 1) + 20 * round + i).collect();
-                    let answers = block_on(pool.submit(PageId(t * 100 + round), numbers(&items, 4), 0.0)).expect("answers");
+                    let answers =
+                        block_on(pool.submit(PageId(t * 100 + round), numbers(&items, 4), 0.0)).expect("answers");
                     assert_eq!(answers, items.iter().map(|n| n * 2).collect::<Vec<_>>());
                 }
             });
@@ -262,7 +263,7 @@ fn a_failing_item_fails_only_its_own_request() {
     assert!(matches!(block_on(bad), Err(Error::Inference { .. })));
     assert_eq!(block_on(good).expect("a neighbour is answered"), [2, 4]);
     drop(busy);
-    pool.shut_down(&Error::Closed);
+    drop(pool.shut_down(&Error::Closed));
 }
 
 #[test]
@@ -270,7 +271,7 @@ fn a_panicking_run_is_an_error_and_the_worker_lives_on() {
     let (pool, _) = pool(1);
     assert!(matches!(block_on(pool.submit(PageId(0), numbers(&[14], 1), 0.0)), Err(Error::Inference { .. })));
     assert_eq!(block_on(pool.submit(PageId(1), numbers(&[4], 1), 0.0)).expect("alive"), [8]);
-    pool.shut_down(&Error::Closed);
+    drop(pool.shut_down(&Error::Closed));
 }
 
 #[test]
@@ -284,7 +285,7 @@ fn a_page_that_leaves_stops_its_run_and_takes_its_items_along() {
     assert_eq!(block_on(pool.submit(PageId(1), numbers(&[7], 1), 0.0)).expect("the worker is free"), [14]);
     assert!(start.elapsed() < Duration::from_secs(5), "the run was not stopped");
     assert_eq!(runs.load(Ordering::SeqCst), 2, "items of the page that left were run");
-    pool.shut_down(&Error::Closed);
+    drop(pool.shut_down(&Error::Closed));
 }
 
 #[test]
@@ -296,6 +297,8 @@ fn a_pool_that_ends_answers_everyone() {
     let threads = pool.shut_down(&Error::Closed);
     assert!(matches!(block_on(waiting), Err(Error::Closed)));
     drop(running);
-    threads.into_iter().for_each(|t| t.join().expect("a worker ends"));
+    for thread in threads {
+        thread.join().expect("a worker ends");
+    }
     assert!(matches!(block_on(pool.submit(PageId(2), numbers(&[1], 1), 0.0)), Err(Error::Closed)));
 }

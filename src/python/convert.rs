@@ -34,7 +34,9 @@ impl<'py> Argument<'py> {
             return Self::from_array(value, array, rgb);
         }
         let kind = value.get_type().name()?;
-        Err(PyTypeError::new_err(format!("cannot read a {kind}; give a path, bytes, a file object, a PIL image or a uint8 ndarray")))
+        Err(PyTypeError::new_err(format!(
+            "cannot read a {kind}; give a path, bytes, a file object, a PIL image or a uint8 ndarray"
+        )))
     }
 
     fn from_array(value: &Bound<'py, PyAny>, array: &Bound<'py, PyUntypedArray>, rgb: bool) -> PyResult<Self> {
@@ -128,7 +130,9 @@ impl<'py> Settings<'py> {
             return Ok(());
         }
         *target = value.extract().map_err(|_| {
-            ConfigError::new_err(format!("{name}={value} is not of the right type or size; see the table of settings in the README"))
+            ConfigError::new_err(format!(
+                "{name}={value} is not of the right type or size; see the table of settings in the README"
+            ))
         })?;
         Ok(())
     }
@@ -199,5 +203,6 @@ impl<'py> Settings<'py> {
 
 /// A time span in seconds, not negative.
 pub(super) fn seconds(value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value).map_err(|_| ConfigError::new_err(format!("timeout={value} is not a number of seconds")))
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| ConfigError::new_err(format!("timeout={value} is not a number of seconds")))
 }

@@ -77,14 +77,15 @@ impl ThreadSafeOCR {
         let mut device = String::from("cpu");
         settings.take("device", &mut device)?;
         settings.finish()?;
-        let setup = Setup { models: model_spec(models)?, model_folder, device: parse_device(&device)?, config, device_config };
+        let setup =
+            Setup { models: model_spec(models)?, model_folder, device: parse_device(&device)?, config, device_config };
         let handle = py.detach(|| Handle::new(setup))?;
         Ok(Self { handle, options })
     }
 
     /// Starts a request and returns its answer to come. `wait_in_line`: do not wait here for a permit.
     #[pyo3(signature = (inputs, *, detect, recognize, timeout, wait, rgb, in_line, line, number, options))]
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // keywords of Python
     fn start<'py>(
         &self,
         py: Python<'py>,
@@ -105,7 +106,8 @@ impl ThreadSafeOCR {
         settings.take_options(&mut own)?;
         settings.finish()?;
         let deadline = engine.deadline(timeout.map(seconds).transpose()?);
-        let arguments: Vec<Argument<'py>> = inputs.iter().map(|value| Argument::new(&value, rgb)).collect::<PyResult<_>>()?;
+        let arguments: Vec<Argument<'py>> =
+            inputs.iter().map(|value| Argument::new(&value, rgb)).collect::<PyResult<_>>()?;
         let mut request = Request { inputs: Vec::new(), steps: Steps { detect, recognize }, options: own };
         let mut bytes = 0;
         let mut copied = Vec::with_capacity(arguments.len());
@@ -124,7 +126,8 @@ impl ThreadSafeOCR {
             request.inputs = copy_all(py, copied)?;
             py.detach(|| engine.submit_in_line(request, bytes, deadline))
         } else {
-            let permit = if wait { wait_for_permit(py, &engine, bytes, deadline)? } else { engine.try_reserve(bytes)? };
+            let permit =
+                if wait { wait_for_permit(py, &engine, bytes, deadline)? } else { engine.try_reserve(bytes)? };
             request.inputs = copy_all(py, copied)?;
             py.detach(|| engine.submit(request, permit, deadline))
         };
@@ -174,10 +177,11 @@ impl ThreadSafeOCR {
     /// Ends the engine; see `threadsafe_ocr.ThreadSafeOCR.close`.
     #[pyo3(signature = (cancel = false))]
     fn close(&self, py: Python<'_>, cancel: bool) {
-        py.detach(|| match self.handle.engine() {
-            Ok(engine) => engine.close(cancel),
-            // The parent's engine in a forked child, or the process is ending: nothing is left to end.
-            Err(_) => (),
+        py.detach(|| {
+            // Otherwise it is the parent's engine in a forked child, or the process is ending: nothing is left to end.
+            if let Ok(engine) = self.handle.engine() {
+                engine.close(cancel);
+            }
         });
     }
 
@@ -227,7 +231,9 @@ fn model_spec(models: &Bound<'_, PyAny>) -> PyResult<ModelSpec> {
         return Ok(ModelSpec::Files { det, rec, dict, cls });
     }
     let Ok(path) = models.extract::<PathBuf>() else {
-        return Err(PyTypeError::new_err("models is the name of a set, a folder, or {\"det\":, \"rec\":, \"dict\":, \"cls\":}"));
+        return Err(PyTypeError::new_err(
+            "models is the name of a set, a folder, or {\"det\":, \"rec\":, \"dict\":, \"cls\":}",
+        ));
     };
     match path.to_str() {
         Some(name) if !path.is_dir() && !name.contains(['/', '\\']) => Ok(ModelSpec::Named(name.into())),

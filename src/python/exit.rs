@@ -35,7 +35,7 @@ fn may_be_main() -> bool {
 
 /// Every blocking wait of the bindings: without the GIL, and on the main thread in slices, with a look at signals between them.
 pub(super) fn wait<T: Send>(py: Python<'_>, mut wait_for: impl FnMut(Duration) -> Option<T> + Send) -> PyResult<T> {
-    let slice = if may_be_main() { SIGNAL_POLL } else { Duration::from_secs(3600) };
+    let slice = if may_be_main() { SIGNAL_POLL } else { Duration::from_hours(1) };
     loop {
         let answer = py.detach(|| {
             let answer = wait_for(slice);

@@ -1,4 +1,6 @@
 //! Python bindings: the only module that may name `pyo3` or `numpy`.
+// PyO3 hands arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
 
 mod convert;
 mod engine;

@@ -96,7 +96,14 @@ impl<T> Policy<T> {
     /// An empty queue whose runs may reserve `activation_bytes` together.
     #[must_use]
     pub fn new(activation_bytes: usize) -> Self {
-        Self { pages: BTreeMap::new(), accounts: BTreeMap::new(), activation_bytes, reserved: 0, running: 0, turn: None }
+        Self {
+            pages: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            activation_bytes,
+            reserved: 0,
+            running: 0,
+            turn: None,
+        }
     }
 
     /// Queues items of `page`; `expected` is the page's work that will follow them.
@@ -248,7 +255,14 @@ impl<T> Policy<T> {
     }
 
     /// Up to `count` items of one page's lane that fit beside `bytes` already taken for the same run; `chosen`: the first one was found to fit.
-    fn take_from(&mut self, id: PageId, lane: Lane, count: usize, mut bytes: usize, chosen: bool) -> Vec<(PageId, Item<T>)> {
+    fn take_from(
+        &mut self,
+        id: PageId,
+        lane: Lane,
+        count: usize,
+        mut bytes: usize,
+        chosen: bool,
+    ) -> Vec<(PageId, Item<T>)> {
         let mut items = Vec::new();
         while items.len() < count {
             let Some(page) = self.pages.get(&id) else { break };

@@ -119,6 +119,7 @@ impl<M: Model> Pool<M> {
     }
 
     /// Queues items of `page`; the answers come together, in the items' order. `expected` is the page's work that will follow them.
+    #[must_use]
     pub fn submit(&self, page: PageId, items: Vec<(Lane, f64, usize, M::Item)>, expected: f64) -> Answers<M::Output> {
         let slots = Arc::new(Slots::new(items.len()));
         let since = Instant::now();
@@ -159,11 +160,14 @@ impl<M: Model> Pool<M> {
         drop(queue);
         // A turn or a place in the order may be free now.
         self.0.ready.notify_all();
-        orphans.iter().for_each(|stop| stop.stop());
+        for stop in orphans {
+            stop.stop();
+        }
         drop(items);
     }
 
     /// Ends the pool: what waits is answered with `error`, what runs is stopped. Returns the threads, for those who may join them.
+    #[must_use]
     pub fn shut_down(&self, error: &Error) -> Vec<JoinHandle<()>> {
         self.0.end(error);
         std::mem::take(&mut self.0.lock().threads)
@@ -211,8 +215,12 @@ impl<M: Model> Shared<M> {
         let stops: Vec<_> = queue.running.values().map(|running| Arc::clone(&running.stop)).collect();
         drop(queue);
         self.ready.notify_all();
-        stops.iter().for_each(|stop| stop.stop());
-        waiting.into_iter().for_each(|item| item.payload.answer(Err(error.clone())));
+        for stop in stops {
+            stop.stop();
+        }
+        for item in waiting {
+            item.payload.answer(Err(error.clone()));
+        }
     }
 
     /// One worker's life.
@@ -297,7 +305,8 @@ fn only<T>(outputs: Vec<T>) -> Result<T> {
 
 /// What a panic said.
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text =
+        panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     format!("internal error, please report it: {}", text.unwrap_or_else(|| "panic".into()))
 }
 
