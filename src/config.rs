@@ -67,12 +67,13 @@ impl Default for DetectionOptions {
     }
 }
 
-/// Whether upside-down lines are turned before they are read.
+/// Whether turned pages and upside-down lines are read upright.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OrientationOptions {
     /// Look at all.
     pub enabled: bool,
-    /// A line is turned when the model says 180 degrees with more than this probability.
+    /// A line is read both ways when the classifier contradicts the vote of its page with more than this probability; a line without a page
+    /// is turned above it.
     pub thresh: f32,
 }
 

@@ -776,13 +776,67 @@ impl Canvas {
 
 // Reading order.
 
-/// Paddle's `SortQuadBoxes`: indices of the quads from top to bottom, and from left to right where two first corners differ by less than
-/// 10 pixels in y.
+/// Where text runs to on a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// As on an upright page.
+    Right,
+    /// Upside down.
+    Left,
+    /// The page was turned right; also Chinese in columns.
+    Down,
+    /// The page was turned left.
+    Up,
+}
+
+impl Direction {
+    /// Of a line whose crop was turned left if it is `sideways`, and then by 180 degrees if it is `turned`.
+    #[must_use]
+    pub fn of(sideways: bool, turned: bool) -> Self {
+        match (sideways, turned) {
+            (false, false) => Self::Right,
+            (false, true) => Self::Left,
+            (true, false) => Self::Down,
+            (true, true) => Self::Up,
+        }
+    }
+
+    /// The top left corner of a quad as the reader sees it, on axes turned with him.
+    fn first_corner(self, Quad(corners): &Quad) -> Point {
+        match self {
+            Self::Right => corners[0],
+            Self::Left => Point { x: -corners[2].x, y: -corners[2].y },
+            Self::Down => Point { x: corners[1].y, y: -corners[1].x },
+            Self::Up => Point { x: -corners[3].y, y: corners[3].x },
+        }
+    }
+}
+
+/// Where the greatest length of text runs to; `Right` where there is none.
 #[must_use]
-pub fn sort_reading_order(quads: &[Quad]) -> Vec<usize> {
+pub fn main_direction(quads: &[Quad], directions: impl Iterator<Item = Direction>) -> Direction {
+    let mut lengths = [(Direction::Right, 0.0), (Direction::Down, 0.0), (Direction::Up, 0.0), (Direction::Left, 0.0)];
+    for (Quad([a, b, c, _]), direction) in quads.iter().zip(directions) {
+        for (_, length) in lengths.iter_mut().filter(|(of, _)| *of == direction) {
+            *length += distance(*a, *b).max(distance(*b, *c));
+        }
+    }
+    let mut main = lengths[0];
+    for other in lengths {
+        if other.1 > main.1 {
+            main = other;
+        }
+    }
+    main.0
+}
+
+/// Indices of the quads from top to bottom, and from left to right where two first corners differ by less than 10 pixels in y, as a reader
+/// sees them for whom text runs `towards`. For an upright page it is Paddle's `SortQuadBoxes`.
+#[must_use]
+pub fn sort_reading_order(quads: &[Quad], towards: Direction) -> Vec<usize> {
     /// Pixels of the page.
     const SAME_LINE: f32 = 10.0;
-    let corner = |i: usize| quads[i].0[0];
+    let corner = |i: usize| towards.first_corner(&quads[i]);
     let mut order: Vec<usize> = (0..quads.len()).collect();
     order.sort_by(|&a, &b| compare(corner(a).y, corner(b).y).then(compare(corner(a).x, corner(b).x)));
     for end in 1..order.len() {
@@ -1016,8 +1070,27 @@ mod tests {
     fn lines_are_read_from_the_left_and_pages_from_the_top() {
         let at = |x: f32, y: f32| upright(x, y, x + 10.0, y + 5.0);
         let quads = [at(200.0, 50.0), at(10.0, 59.0), at(100.0, 54.0), at(0.0, 10.0), at(0.0, 70.0)];
-        assert_eq!(sort_reading_order(&quads), [3, 1, 2, 0, 4]);
-        assert!(sort_reading_order(&[]).is_empty());
+        assert_eq!(sort_reading_order(&quads, Direction::Right), [3, 1, 2, 0, 4]);
+        assert!(sort_reading_order(&[], Direction::Right).is_empty());
+    }
+
+    #[test]
+    fn a_turned_page_is_read_in_its_own_order() {
+        // Two lines of a page of 100 x 60, the first with two words, and the same page turned.
+        let page = [upright(0.0, 0.0, 40.0, 10.0), upright(50.0, 1.0, 90.0, 11.0), upright(0.0, 30.0, 80.0, 40.0)];
+        let turn = |point: fn(Point) -> Point, first: usize| {
+            page.map(|Quad(corners)| Quad(std::array::from_fn(|k| point(corners[(k + first) % 4]))))
+        };
+        let half = turn(|p| Point { x: 100.0 - p.x, y: 60.0 - p.y }, 2);
+        let right = turn(|p| Point { x: 60.0 - p.y, y: p.x }, 3);
+        let left = turn(|p| Point { x: p.y, y: 100.0 - p.x }, 1);
+        for (quads, towards) in
+            [(page, Direction::Right), (half, Direction::Left), (right, Direction::Down), (left, Direction::Up)]
+        {
+            assert_eq!(sort_reading_order(&quads, towards), [0, 1, 2], "{towards:?}");
+            assert_eq!(main_direction(&quads, [towards, Direction::Right, towards].into_iter()), towards);
+        }
+        assert_eq!(main_direction(&[], std::iter::empty()), Direction::Right);
     }
 
     fn numbered(width: usize, height: usize) -> Image {

@@ -1,4 +1,9 @@
-//! Whether a line is upside down: the input and the output of the classifier `ch_ppocr_mobile_v2.0_cls`.
+//! Which lines are upside down: the input of the classifier `ch_ppocr_mobile_v2.0_cls`, and what its opinions come to.
+//!
+//! Line by line, as `PaddleOCR` 2.x uses it, the classifier is wrong about 1 % of upright lines and 30 % of turned ones. The lines of a page
+//! mostly run one way, so they vote; where the vote is close, a line objects, or a line reads badly, the other way is read too, and what
+//! reads better counts. Against PaddleOCR's rule the page CER falls from 0.039 to 0.007 on upright English pages, from 0.077 to 0.019 on
+//! turned ones (75 pages of nine kinds, 5,500 lines; the constants below come from them).
 
 use crate::image::Image;
 use crate::recognition::{self, line_tensor};
@@ -18,10 +23,110 @@ pub fn preprocess(crop: &Image) -> Vec<f32> {
     line_tensor(crop, natural.min(WIDTH), WIDTH)
 }
 
-/// The model's answer: 180 degrees is the more probable of (0, 180), with a probability of more than `thresh`.
+/// What the classifier says of a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Opinion {
+    /// The crop was so tall that it was turned left first: such lines vote among themselves.
+    pub sideways: bool,
+    /// Probability that the crop is upside down.
+    pub turned: f32,
+}
+
+/// How a line is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Verdict {
+    /// Turned by 180 degrees.
+    pub turned: bool,
+    /// Why it is to be read the other way too.
+    pub doubt: Option<Doubt>,
+}
+
+/// Why a line is to be read both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The vote of the lines that are, or are not, sideways was close: they stay together.
+    CloseVote {
+        /// Which of them.
+        sideways: bool,
+    },
+    /// The classifier objects to the vote, or the line reads badly.
+    Line,
+    /// The classifier is sure of a line that has no page to confirm it.
+    Alone,
+}
+
+/// A line that was read the other way too.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SecondReading {
+    /// Why.
+    pub doubt: Doubt,
+    /// Its score less that of the first reading.
+    pub gain: f32,
+    /// Characters in it.
+    pub length: usize,
+}
+
+/// A vote's sum of log-odds below this is close: of pages cut down to one to three lines, 3 % are voted the wrong way without, 0.5 % with.
+const CLOSE: f32 = 8.0;
+/// A first reading below this score is bad: 3 % of lines on upright pages, and 95 % of the lines of 6 characters or more on turned ones.
+const BAD: f32 = 0.8;
+/// The second reading's score must be higher by this. A sound line's is in 34 of 5,465, all of them shorter than [`LONG`].
+const MARGIN: f32 = 0.15;
+/// Characters: many shorter texts read as well upside down ("0", "8", "x").
+const LONG: usize = 4;
+
+/// The verdicts on a page's lines: the way most go. `thresh` is the probability from which a line objects.
 #[must_use]
-pub fn is_upside_down(probabilities: &[f32], thresh: f32) -> bool {
-    matches!(*probabilities, [upright, turned] if turned > upright && turned > thresh)
+pub fn decide_page(opinions: &[Opinion], thresh: f32) -> Vec<Verdict> {
+    let votes = [false, true].map(|sideways| -> f32 {
+        opinions.iter().filter(|opinion| opinion.sideways == sideways).map(|opinion| log_odds(opinion.turned)).sum()
+    });
+    let verdict = |&Opinion { sideways, turned: p }: &Opinion| {
+        let vote = votes[usize::from(sideways)];
+        let turned = vote > 0.0;
+        let objects = if turned { 1.0 - p } else { p } > thresh;
+        let close = (vote.abs() < CLOSE).then_some(Doubt::CloseVote { sideways });
+        Verdict { turned, doubt: close.or(objects.then_some(Doubt::Line)) }
+    };
+    opinions.iter().map(verdict).collect()
+}
+
+/// The verdicts on lines without a page: each is turned where the classifier is sure, as `PaddleOCR` 2.x does, unless it reads worse then.
+#[must_use]
+pub fn decide_alone(opinions: &[Opinion], thresh: f32) -> Vec<Verdict> {
+    let verdict = |opinion: &Opinion| {
+        let turned = opinion.turned > thresh;
+        Verdict { turned, doubt: turned.then_some(Doubt::Alone) }
+    };
+    opinions.iter().map(verdict).collect()
+}
+
+/// Whether a reading is so bad that the line may be upside down.
+#[must_use]
+pub fn reads_badly(text: &str, score: f32) -> bool {
+    score < BAD && text.chars().nth(LONG - 1).is_some()
+}
+
+/// Which second readings count instead of the first.
+#[must_use]
+pub fn overruling(readings: &[SecondReading]) -> Vec<bool> {
+    let mean_gain = |of: Doubt| {
+        let gains = readings.iter().filter(|reading| reading.doubt == of).map(|reading| reading.gain);
+        gains.clone().sum::<f32>() / gains.count().max(1) as f32
+    };
+    let overrules = |reading: &SecondReading| match reading.doubt {
+        Doubt::CloseVote { .. } => mean_gain(reading.doubt) > MARGIN,
+        Doubt::Line => reading.gain > MARGIN && reading.length >= LONG,
+        Doubt::Alone => reading.gain > 0.0,
+    };
+    readings.iter().map(overrules).collect()
+}
+
+/// Logarithm of the odds for a probability, bounded; 0 for what is not a number.
+fn log_odds(p: f32) -> f32 {
+    const EDGE: f32 = 1e-6;
+    let p = if p.is_nan() { 0.5 } else { p.clamp(EDGE, 1.0 - EDGE) };
+    (p / (1.0 - p)).ln()
 }
 
 #[cfg(test)]
@@ -38,12 +143,69 @@ mod tests {
         assert!(wide.iter().all(|&v| (v - 1.0).abs() < 1e-6));
     }
 
+    const UPRIGHT: Opinion = Opinion { sideways: false, turned: 0.001 };
+    const TURNED: Opinion = Opinion { sideways: false, turned: 0.999 };
+
+    fn turned(verdicts: &[Verdict]) -> Vec<bool> {
+        verdicts.iter().map(|verdict| verdict.turned).collect()
+    }
+
     #[test]
-    fn only_a_sure_180_turns_a_line() {
-        assert!(is_upside_down(&[0.05, 0.95], 0.9));
-        assert!(!is_upside_down(&[0.1, 0.9], 0.9));
-        assert!(!is_upside_down(&[0.6, 0.4], 0.1));
-        assert!(!is_upside_down(&[f32::NAN, f32::NAN], 0.9));
-        assert!(!is_upside_down(&[], 0.9));
+    fn a_page_goes_the_way_of_most_lines_and_a_sure_objection_is_heard() {
+        let mut page = vec![UPRIGHT; 9];
+        page.push(TURNED);
+        let verdicts = decide_page(&page, 0.9);
+        assert_eq!(turned(&verdicts), [false; 10]);
+        assert_eq!(verdicts[9].doubt, Some(Doubt::Line));
+        assert!(verdicts[..9].iter().all(|verdict| verdict.doubt.is_none()));
+        for opinion in &mut page {
+            opinion.turned = 1.0 - opinion.turned;
+        }
+        let verdicts = decide_page(&page, 0.9);
+        assert_eq!(turned(&verdicts), [true; 10]);
+        assert_eq!(verdicts[9].doubt, Some(Doubt::Line));
+    }
+
+    #[test]
+    fn sideways_lines_vote_among_themselves() {
+        let sideways = Opinion { sideways: true, ..TURNED };
+        assert_eq!(
+            turned(&decide_page(&[UPRIGHT, UPRIGHT, UPRIGHT, sideways, sideways], 0.9)),
+            [false, false, false, true, true]
+        );
+    }
+
+    #[test]
+    fn a_close_vote_is_settled_by_all_its_lines_together() {
+        let verdicts = decide_page(&[Opinion { sideways: false, turned: 0.6 }, UPRIGHT, TURNED], 0.9);
+        let close = Doubt::CloseVote { sideways: false };
+        assert!(verdicts.iter().all(|verdict| verdict.doubt == Some(close)));
+        let readings = |gains: [f32; 3]| gains.map(|gain| SecondReading { doubt: close, gain, length: 1 });
+        assert_eq!(overruling(&readings([0.5, 0.4, -0.1])), [true; 3]);
+        assert_eq!(overruling(&readings([0.5, 0.4, -0.6])), [false; 3]);
+    }
+
+    #[test]
+    fn a_line_goes_against_its_page_where_it_clearly_reads_better() {
+        let reading = |gain, length| SecondReading { doubt: Doubt::Line, gain, length };
+        let readings = [reading(0.5, 4), reading(0.1, 4), reading(0.5, 3), reading(f32::NAN, 4)];
+        assert_eq!(overruling(&readings), [true, false, false, false]);
+        assert!(reads_badly("p]noʍ", 0.6) && !reads_badly("p]noʍ", 0.9) && !reads_badly("xox", 0.6));
+    }
+
+    #[test]
+    fn a_line_alone_is_turned_when_the_classifier_is_sure_and_the_reading_agrees() {
+        let verdicts = decide_alone(&[UPRIGHT, TURNED, Opinion { sideways: false, turned: 0.9 }], 0.9);
+        assert_eq!(turned(&verdicts), [false, true, false]);
+        assert_eq!(verdicts[1].doubt, Some(Doubt::Alone));
+        let reading = |gain| SecondReading { doubt: Doubt::Alone, gain, length: 1 };
+        assert_eq!(overruling(&[reading(0.01), reading(-0.5)]), [true, false]);
+    }
+
+    #[test]
+    fn an_opinion_that_is_no_number_has_no_vote() {
+        let none = Opinion { sideways: false, turned: f32::NAN };
+        assert_eq!(turned(&decide_page(&[none, UPRIGHT, UPRIGHT], 0.9)), [false; 3]);
+        assert_eq!(decide_page(&[], 0.9), []);
     }
 }

@@ -7,16 +7,17 @@ use parking_lot::Mutex;
 
 use crate::config::{Options, RecognitionOptions};
 use crate::error::{Error, Result};
-use crate::geometry::{self, Point, Quad};
+use crate::geometry::{self, Direction, Point, Quad};
 use crate::image::{self, Image};
 use crate::models::Costs;
+use crate::orientation::{self, Doubt, Opinion, SecondReading, Verdict};
 use crate::permits::Permit;
 use crate::runtime::Net;
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::Lane;
 use crate::schedule::worker::Pool;
 use crate::schedule::{Model, Place};
-use crate::{detection, orientation, recognition};
+use crate::{detection, recognition};
 
 /// What is to be read.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ pub struct TextLine {
     pub text: String,
     /// How sure recognition is of it, 0 to 1; where it was not read, how sure detection is.
     pub score: f32,
-    /// Where it is, in the page's pixels, clockwise from the text's top left.
+    /// Where it is, in the page's pixels, clockwise from the page's top left.
     pub quad: Quad,
     /// Whether it was turned by 180 degrees, and the probability of that; none where nobody looked.
     pub upside_down: Option<(bool, f32)>,
@@ -58,7 +59,7 @@ pub struct OcrResult {
     pub width: u32,
     /// The page's pixels down.
     pub height: u32,
-    /// In reading order; of several inputs, in theirs.
+    /// In the reading order of the direction that most text runs to; of several inputs, in theirs.
     pub lines: Vec<TextLine>,
 }
 
@@ -222,7 +223,7 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
     permit.shrink(images.iter().map(|image| image.pixels().len()).sum());
     let Some(first) = images.first() else { return Ok(OcrResult { width: 0, height: 0, lines: Vec::new() }) };
     let (width, height) = (first.width(), first.height());
-    let found = if page.steps.detect { find_lines(page, first).await? } else { whole_lines(&images) };
+    let found = if page.steps.detect { find_lines(page, first).await? } else { whole_lines(page, &images) };
     let lines = read_lines(page, found).await?;
     Ok(OcrResult { width, height, lines })
 }
@@ -246,6 +247,10 @@ struct Found {
     image: Arc<Image>,
     quad: Quad,
     score: f32,
+    /// Across recognition's input.
+    width: u32,
+    /// Its crop is so tall that it is turned left before it is read.
+    sideways: bool,
 }
 
 async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
@@ -264,115 +269,126 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let boxes = detection::postprocess(&map, size, (image.width(), image.height()), options);
     drop(map);
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
-    let found = geometry::sort_reading_order(&quads).into_iter().map(|i| Found {
-        image: Arc::clone(image),
-        quad: quads[i],
-        score: boxes[i].score,
-    });
-    // Boxes without a crop are dropped, as PaddleOCR 3.x does.
-    let found: Vec<Found> = found.filter(|line| min_side(line) > 0).collect();
-    nets.learn(widths(page, &found).1, cost);
+    let order = geometry::sort_reading_order(&quads, Direction::Right);
+    let found = lay_out(page, order.into_iter().map(|i| (Arc::clone(image), quads[i], boxes[i].score)));
+    nets.learn(recognition_cost(nets, &found), cost);
     Ok(found)
 }
 
-fn min_side(line: &Found) -> usize {
-    let (w, h) = crop_size(line);
-    w.min(h)
-}
-
-fn crop_size(line: &Found) -> (usize, usize) {
-    let (w, h, _) = geometry::crop_size(&line.quad);
-    (w, h)
-}
-
-fn whole_lines(images: &[Arc<Image>]) -> Vec<Found> {
+fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
     let whole = |image: &Arc<Image>| {
         let (w, h) = (image.width() as f32, image.height() as f32);
         let quad = Quad([(0.0, 0.0), (w, 0.0), (w, h), (0.0, h)].map(|(x, y)| Point { x, y }));
-        Found { image: Arc::clone(image), quad, score: 1.0 }
+        (Arc::clone(image), quad, 1.0)
     };
-    images.iter().map(whole).collect()
+    lay_out(page, images.iter().map(whole))
 }
 
-/// The input width of every line, and the cost of reading them all.
-fn widths(page: &Page, found: &[Found]) -> (Vec<u32>, f64) {
-    let sizes: Vec<_> = found.iter().map(crop_size).collect();
+/// Gives every line the width of its input. Boxes without a crop are dropped, as `PaddleOCR` 3.x does.
+fn lay_out(page: &Page, lines: impl Iterator<Item = (Arc<Image>, Quad, f32)>) -> Vec<Found> {
+    let lines: Vec<_> = lines.map(|line| (geometry::crop_size(&line.1), line)).filter(|((w, ..), _)| *w > 0).collect();
+    let sizes: Vec<_> = lines.iter().map(|((w, h, _), _)| (*w, *h)).collect();
     let widths = recognition::widths(&sizes, &page.options.recognition);
-    let cost = widths.iter().map(|&width| f64::from(width) * page.nets.costs.recognition_ms_per_pixel).sum();
-    (widths, cost)
+    let line = |(((_, _, sideways), (image, quad, score)), width)| Found { image, quad, score, width, sideways };
+    lines.into_iter().zip(widths).map(line).collect()
+}
+
+fn recognition_cost(nets: &Nets, lines: &[Found]) -> f64 {
+    lines.iter().map(|line| f64::from(line.width) * nets.costs.recognition_ms_per_pixel).sum()
 }
 
 async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
-    let (widths, cost) = widths(page, &found);
-    let work = if page.steps.recognize { cost } else { 0.0 };
+    let work = if page.steps.recognize { recognition_cost(&page.nets, &found) } else { 0.0 };
     page.progress.set_work_left(work);
-    let turned = upside_down(page, &found, work).await?;
-    if !page.steps.recognize {
-        let line = |(line, upside_down): (Found, _)| TextLine {
-            text: String::new(),
-            score: line.score,
-            quad: line.quad,
-            upside_down,
-        };
-        return Ok(found.into_iter().zip(turned).map(line).collect());
-    }
-    let options = &page.options.recognition;
-    let nets = &page.nets;
-    let items = found.iter().zip(&turned).zip(widths).map(|((line, turned), width)| {
-        let lane =
-            Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
-        let bytes = width as usize * nets.costs.recognition_bytes_per_pixel;
-        let work = Work::Recognize {
-            quad: line.quad,
-            upside_down: turned.is_some_and(|(turned, _)| turned),
-            width,
-            options: options.clone(),
-            run_size: nets.run_size,
-        };
-        let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
-        (
-            lane,
-            f64::from(width) * nets.costs.recognition_ms_per_pixel,
-            if bytes > UNUSUAL_BYTES { bytes } else { 0 },
-            item,
-        )
-    });
-    let answers = page.pool.submit(page.progress.page, items.collect(), 0.0).await?;
-    page.progress.set_work_left(0.0);
-    let mut lines = Vec::with_capacity(found.len());
-    for ((line, upside_down), answer) in found.into_iter().zip(turned).zip(answers) {
-        let Output::Classes(classes) = answer else { return Err(unexpected("recognition")) };
-        let (text, score) = recognition::ctc_decode(&classes, &nets.dictionary);
-        // Lines given by the caller are answered one for one.
-        if score >= options.score_thresh || !page.steps.detect {
-            lines.push(TextLine { text, score, quad: line.quad, upside_down });
+    let opinions = opinions(page, &found, work).await?;
+    let thresh = page.options.orientation.thresh;
+    let mut verdicts = match &opinions {
+        None => vec![Verdict::default(); found.len()],
+        Some(opinions) if page.steps.detect => orientation::decide_page(opinions, thresh),
+        Some(opinions) => orientation::decide_alone(opinions, thresh),
+    };
+    let mut read = Vec::new();
+    if page.steps.recognize {
+        read = recognize_lines(page, found.iter().zip(&verdicts).map(|(line, verdict)| (line, verdict.turned))).await?;
+        if opinions.is_some() {
+            read_again(page, &found, &mut verdicts, &mut read).await?;
         }
     }
-    Ok(lines)
+    page.progress.set_work_left(0.0);
+    let line = |i: usize| {
+        let (text, score) = read.get(i).cloned().unwrap_or((String::new(), found[i].score));
+        let upside_down = opinions.as_ref().map(|opinions| (verdicts[i].turned, opinions[i].turned));
+        TextLine { text, score, quad: found[i].quad, upside_down }
+    };
+    if !page.steps.detect {
+        // Lines given by the caller are answered one for one.
+        return Ok((0..found.len()).map(line).collect());
+    }
+    let quads: Vec<Quad> = found.iter().map(|line| line.quad).collect();
+    let directions = found.iter().zip(&verdicts).map(|(line, verdict)| Direction::of(line.sideways, verdict.turned));
+    let towards = if opinions.is_some() { geometry::main_direction(&quads, directions) } else { Direction::Right };
+    let lines = geometry::sort_reading_order(&quads, towards).into_iter().map(line);
+    Ok(lines.filter(|l| !page.steps.recognize || l.score >= page.options.recognition.score_thresh).collect())
 }
 
-async fn upside_down(page: &Page, found: &[Found], work: f64) -> Result<Vec<Option<(bool, f32)>>> {
+/// Reads the lines that are in doubt, or read badly, the other way too; what reads better counts.
+async fn read_again(page: &Page, found: &[Found], verdicts: &mut [Verdict], read: &mut [(String, f32)]) -> Result<()> {
+    let doubt = |i: usize| verdicts[i].doubt.or(orientation::reads_badly(&read[i].0, read[i].1).then_some(Doubt::Line));
+    let doubted: Vec<(usize, Doubt)> = (0..found.len()).filter_map(|i| Some((i, doubt(i)?))).collect();
+    let others = recognize_lines(page, doubted.iter().map(|&(i, _)| (&found[i], !verdicts[i].turned))).await?;
+    let readings = doubted.iter().zip(&others).map(|(&(i, doubt), (text, score))| SecondReading {
+        doubt,
+        gain: score - read[i].1,
+        length: text.chars().count(),
+    });
+    let overruling = orientation::overruling(&readings.collect::<Vec<_>>());
+    for (((i, _), other), overrules) in doubted.into_iter().zip(others).zip(overruling) {
+        if overrules {
+            verdicts[i].turned = !verdicts[i].turned;
+            read[i] = other;
+        }
+    }
+    Ok(())
+}
+
+async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)>) -> Result<Vec<(String, f32)>> {
     let nets = &page.nets;
-    let (true, Some(net)) = (page.options.orientation.enabled, &nets.cls) else { return Ok(vec![None; found.len()]) };
+    let items = lines.map(|(line, upside_down)| {
+        let width = line.width;
+        let lane =
+            Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
+        let cost = f64::from(width) * nets.costs.recognition_ms_per_pixel;
+        let bytes = width as usize * nets.costs.recognition_bytes_per_pixel;
+        let options = page.options.recognition.clone();
+        let work = Work::Recognize { quad: line.quad, upside_down, width, options, run_size: nets.run_size };
+        let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
+        (lane, cost, if bytes > UNUSUAL_BYTES { bytes } else { 0 }, item)
+    });
+    let answers = page.pool.submit(page.progress.page, items.collect(), 0.0).await?;
+    let read = answers.into_iter().map(|answer| match answer {
+        Output::Classes(classes) => Ok(recognition::ctc_decode(&classes, &nets.dictionary)),
+        _ => Err(unexpected("recognition")),
+    });
+    read.collect()
+}
+
+/// What the classifier says of every line; none where nobody is to look.
+async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<Opinion>>> {
+    let nets = &page.nets;
+    let (true, Some(net)) = (page.options.orientation.enabled, &nets.cls) else { return Ok(None) };
+    let shape = [orientation::WIDTH as u32, orientation::HEIGHT as u32];
     let items = found.iter().map(|line| {
-        let lane = Lane {
-            group: nets.groups[1],
-            stage: 1,
-            shape: [orientation::WIDTH as u32, orientation::HEIGHT as u32],
-            net: net.id,
-            // The orientation of a crop never depends on its neighbours: a small net, run alone.
-            run_size: 1,
-        };
+        // A small net: larger runs win nothing.
+        let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size: 1 };
         let work = Work::Orient { quad: line.quad };
         (lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image: Arc::clone(&line.image), work })
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), work).await?;
-    let thresh = page.options.orientation.thresh;
-    let flag = |answer| match answer {
-        Output::Orientation(scores) => Ok(Some((orientation::is_upside_down(&scores, thresh), scores[1]))),
+    let opinion = |(answer, line): (_, &Found)| match answer {
+        Output::Orientation([_, turned]) => Ok(Opinion { sideways: line.sideways, turned }),
         _ => Err(unexpected("orientation")),
     };
-    answers.into_iter().map(flag).collect()
+    answers.into_iter().zip(found).map(opinion).collect::<Result<_>>().map(Some)
 }
 
 fn unexpected(stage: &'static str) -> Error {

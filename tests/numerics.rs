@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use threadsafe_ocr::config::{DetectionOptions, LimitType, RecognitionOptions, ScoreMode};
 use threadsafe_ocr::geometry::{
-    MinAreaRect, Point, Quad, crop, crop_size, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow,
-    sort_reading_order, unclip,
+    Direction, MinAreaRect, Point, Quad, crop, crop_size, dilate_2x2, find_contours, min_area_rect, score_fast,
+    score_slow, sort_reading_order, unclip,
 };
 use threadsafe_ocr::image::Image;
 use threadsafe_ocr::resample::{perspective_transform, resize_bilinear, warp_perspective};
@@ -362,7 +362,7 @@ fn scores_are_those_of_cv2() {
 fn reading_order_is_that_of_paddle() {
     for case in &VECTORS.orders {
         let quads: Vec<Quad> = case.corners.chunks(2).map(|p| Quad([Point { x: p[0], y: p[1] }; 4])).collect();
-        assert_eq!(sort_reading_order(&quads), case.order);
+        assert_eq!(sort_reading_order(&quads, Direction::Right), case.order);
     }
 }
 

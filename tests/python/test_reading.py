@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import pickle
 from pathlib import Path
@@ -133,3 +134,26 @@ def test_pages_come_in_order_and_errors_in_their_places(ocr: ThreadSafeOCR, tmp_
 def test_upside_down_lines_are_turned(ocr: ThreadSafeOCR) -> None:
     line = bgr(LINES[0])
     assert ocr.recognize(np.ascontiguousarray(line[::-1, ::-1])).text == ocr.recognize(line).text
+
+
+@pytest.fixture(scope="module")
+def paragraph(ocr: ThreadSafeOCR) -> np.ndarray:
+    """The top of a page of English text."""
+    return bgr(PAGES / "docs_en/first-latex-doc-p007.png")[:900]
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_turned_page_reads_as_the_upright_one_in_its_own_order(ocr: ThreadSafeOCR, paragraph: np.ndarray, quarters: int) -> None:
+    upright = ocr.read(paragraph).text
+    assert len(upright) > 200
+    turned = ocr.read(np.ascontiguousarray(np.rot90(paragraph, quarters))).text
+    assert difflib.SequenceMatcher(None, upright, turned, autojunk=False).ratio() > 0.9, turned
+
+
+def test_an_upside_down_line_on_an_upright_page_is_read(ocr: ThreadSafeOCR, paragraph: np.ndarray) -> None:
+    longest = max(ocr.read(paragraph).lines, key=lambda line: len(line.text))
+    x0, y0, x1, y1 = (round(edge) for edge in longest.box)
+    page = paragraph.copy()
+    page[y0:y1, x0:x1] = paragraph[y0:y1, x0:x1][::-1, ::-1]
+    turned = [line for line in ocr.read(page).lines if line.upside_down]
+    assert [difflib.SequenceMatcher(None, line.text, longest.text).ratio() > 0.9 for line in turned] == [True], turned
