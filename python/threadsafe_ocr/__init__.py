@@ -11,6 +11,8 @@ import atexit as _atexit
 import os as _os
 import threading as _threading
 
+# Refuses subinterpreters, so it comes before the native part is loaded.
+import threadsafe_ocr.interpreter as _interpreter  # noqa: F401
 from threadsafe_ocr import _core
 from threadsafe_ocr._core import __version__, unload
 from threadsafe_ocr.exceptions import (
