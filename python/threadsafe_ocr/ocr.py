@@ -195,12 +195,18 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         running: deque[waiting.OcrFuture | OcrError] = deque()
 
         def settle(entry: waiting.OcrFuture | OcrError) -> Any:
+            if isinstance(entry, OcrError):
+                return entry
             try:
-                return entry if isinstance(entry, OcrError) else entry.result()
+                return entry.result()
             except OcrError as error:
                 if not return_errors:
                     raise
                 return error
+            except BaseException:
+                # Ctrl-C: nobody will take this answer.
+                entry.cancel()
+                raise
 
         try:
             for image in images:
