@@ -2,7 +2,10 @@
 
 >>> from threadsafe_ocr import ThreadSafeOCR
 >>> with ThreadSafeOCR() as ocr:
-...     page = ocr.read("tests/data/pages/zh0005.png")
+...     page = ocr.read("page.png")
+>>> print(page.text)
+Hello, world
+Total: 42.50
 """
 
 from __future__ import annotations
@@ -65,6 +68,4 @@ if _threading.current_thread() is _threading.main_thread():
     _core.this_is_the_main_thread()
 _atexit.register(_core.shut_down)
 if hasattr(_os, "register_at_fork"):
-    _os.register_at_fork(
-        before=_core.before_fork, after_in_parent=lambda: _core.after_fork(False), after_in_child=_in_child
-    )
+    _os.register_at_fork(before=_core.before_fork, after_in_parent=lambda: _core.after_fork(False), after_in_child=_in_child)
