@@ -26,11 +26,7 @@ def normalise(value: Any) -> tuple[Any, bool | None]:
     # PIL is looked up, not imported: whoever has one of its images has imported it.
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(value, pil.Image):
-        try:
-            return _from_pil(value), True
-        except (OSError, SyntaxError, ValueError) as error:
-            # PIL decodes a file only now, and says so in many ways when it cannot.
-            raise InvalidImageError(f"PIL cannot decode the image: {error}") from error
+        return _from_pil(value), True
     if hasattr(value, "read"):
         content = value.read()
         if not isinstance(content, bytes):
@@ -43,18 +39,21 @@ def _from_pil(image: Image) -> npt.NDArray[np.uint8]:
     """RGB or RGBA pixels, upright."""
     from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        sixteen: npt.NDArray[np.uint16] = np.asarray(image)
-        return (sixteen >> 8).astype(np.uint8)
-    if image.mode in ("I", "F"):
-        pixels: npt.NDArray[Any] = np.asarray(image)
-        # Older versions of PIL open a 16-bit PNG so.
-        if image.mode == "I" and pixels.max(initial=0) > 255:
-            pixels = pixels >> 8
-        # Otherwise 32-bit values have no range of their own: what is beyond 0 to 255 is cut, as PIL's own conversion does.
-        return np.clip(pixels, 0, 255).astype(np.uint8)
-    if image.mode == "La":
-        image = image.convert("LA")
-    transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            return np.asarray(np.asarray(image) >> 8, np.uint8)
+        if image.mode in ("I", "F"):
+            pixels: npt.NDArray[Any] = np.asarray(image)
+            # Older versions of PIL open a 16-bit PNG so.
+            if image.mode == "I" and pixels.max(initial=0) > 255:
+                pixels = pixels >> 8
+            # Otherwise 32-bit values have no range of their own: what is beyond 0 to 255 is cut, as PIL's own conversion does.
+            return np.asarray(np.clip(pixels, 0, 255), np.uint8)
+        if image.mode == "La":
+            image = image.convert("LA")
+        transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+        return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        # PIL reads a file only now, and says so in many ways that it is broken.
+        raise InvalidImageError(f"PIL cannot load this image: {error}; save the image anew, as PNG or JPEG") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -32,6 +33,16 @@ def key(page: OcrResult) -> list[tuple[str, float, bytes]]:
 def large() -> np.ndarray:
     """A page whose detection alone takes seconds."""
     return np.full((2800, 4000, 3), 255, np.uint8)
+
+
+def ask(ocr: ThreadSafeOCR, call: str, image: object, **options: object) -> object:
+    """What any of the calls answers."""
+    begun = getattr(ocr, call)([image] if call == "read_many" else image, **options)
+    if call == "submit":
+        return begun.result()
+    if call == "aread":
+        return asyncio.run(begun)
+    return list(begun) if call == "read_many" else begun
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import LINES, PAGES, TEXT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
+from conftest import LINES, PAGES, TEXT
 from threadsafe_ocr import InvalidImageError, OcrResult, ThreadSafeOCR
 
 few = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -26,8 +26,7 @@ def outcome(ocr: ThreadSafeOCR, image: object) -> OcrResult | InvalidImageError 
         answer: OcrResult | InvalidImageError | TypeError = ocr.read(image, det_limit_side_len=320, det_limit_type="max")
     except (InvalidImageError, TypeError) as error:
         answer = error
-        assert str(error)
-        assert time.perf_counter() - start < 1
+    assert isinstance(answer, OcrResult) or (str(answer) and time.perf_counter() - start < 1)
     assert ocr.read(LINES[0]).text == TEXT
     return answer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import struct
@@ -12,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LINES, PAGES, TEXT, Run
 from PIL import Image
 
+from conftest import LINES, PAGES, TEXT, Run, ask
 from threadsafe_ocr import ConfigError, ImageFileError, InvalidImageError, ModelLoadError, ModelNotFoundError, OcrError, ThreadSafeOCR
 
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -194,22 +193,24 @@ def test_pil_images_that_cannot_be_decoded_are_refused(ocr: ThreadSafeOCR) -> No
 
 @pytest.mark.parametrize("call", ["read", "submit", "aread", "detect", "recognize", "ocr", "read_many"])
 @pytest.mark.parametrize(
-    ("image", "error"), [(JPEG[:2000], InvalidImageError), (np.zeros((9, 9)), TypeError), ("missing.png", FileNotFoundError), (7, TypeError)]
+    ("image", "error"),
+    [(JPEG[:2000], InvalidImageError), (np.zeros((9, 9)), TypeError), ("missing.png", FileNotFoundError), (7, TypeError)],
 )
 def test_every_call_refuses_in_the_same_way(ocr: ThreadSafeOCR, call: str, image: object, error: type[Exception]) -> None:
     with pytest.raises(error):
-        answer = getattr(ocr, call)([image] if call == "read_many" else image)
-        if call == "submit":
-            answer.result()
-        elif call == "aread":
-            asyncio.run(answer)
-        else:
-            list(answer)
+        ask(ocr, call, image)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"det_thresh": 2.0}, {"det_thresh": float("nan")}, {"rec_width_step": 0}, {"det_limit_type": "no"}, {"rec_group": -1}, {"timeout": -1}],
+    [
+        {"det_thresh": 2.0},
+        {"det_thresh": float("nan")},
+        {"rec_width_step": 0},
+        {"det_limit_type": "no"},
+        {"rec_group": -1},
+        {"timeout": -1},
+    ],
 )
 def test_settings_that_cannot_work_are_named(ocr: ThreadSafeOCR, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import LINES, PAGES, TEXT, key, large
 
+from conftest import LINES, PAGES, TEXT, ask, key, large
 from threadsafe_ocr import EngineClosedError, OcrResult, OverloadedError, ThreadSafeOCR
 
 BAND = PAGES / "formats" / "rgb.png"
@@ -102,13 +102,12 @@ def test_a_full_engine_refuses_at_once_and_answers_what_it_took() -> None:
         assert statistics.median(refusals) < 0.05
 
 
-@pytest.mark.parametrize("call", ["read", "submit", "aread", "detect", "recognize", "ocr"])
+@pytest.mark.parametrize("call", ["read", "submit", "aread", "detect", "recognize", "ocr", "read_many"])
 def test_not_waiting_is_refused_by_every_call(call: str) -> None:
     with ThreadSafeOCR(max_queue_size=1) as small:
         running = small.submit(large())
         with pytest.raises(OverloadedError):
-            answer = getattr(small, call)(LINES[0], wait=False)
-            asyncio.run(answer)
+            ask(small, call, LINES[0], wait=False)
         assert not running.done()
         running.cancel()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from conftest import Run
 
 
@@ -144,7 +145,9 @@ def test_an_exit_hook_from_after_the_import_reads(run_python: Run) -> None:
     assert run_python(READS + "ocr = ThreadSafeOCR()\nreads(ocr)\n" + AFTER_IMPORT) == "read\n", "registered after the first use"
 
 
-@pytest.mark.parametrize("work", ["ThreadSafeOCR()", "ocr.submit(LINE).result()", "list(ocr.read_many([LINE]))", "asyncio.run(ocr.aread(LINE))"])
+@pytest.mark.parametrize(
+    "work", ["ThreadSafeOCR()", "ocr.submit(LINE).result()", "list(ocr.read_many([LINE]))", "asyncio.run(ocr.aread(LINE))"]
+)
 def test_an_exit_hook_from_before_the_import_is_refused_every_other_way(run_python: Run, work: str) -> None:
     script = REFUSED.replace("ocr.read(LINE)", work) + "ocr = ThreadSafeOCR()"
     assert run_python(script, before=BEFORE_IMPORT, timeout=20) == "refused\n"

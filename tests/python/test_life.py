@@ -7,12 +7,19 @@ import sys
 import time
 
 import pytest
+
 from conftest import LINES, PAGES, TEXT, Run
 
 
 @pytest.mark.parametrize(
     "wait",
-    ["ocr.read(large)", "ocr.submit(large).result()", "list(ocr.read_many([large]))", "ahead[-1].result()", "asyncio.run(ocr.aread(large))"],
+    [
+        "ocr.read(large)",
+        "ocr.submit(large).result()",
+        "list(ocr.read_many([large]))",
+        "ahead[-1].result()",
+        "asyncio.run(ocr.aread(large))",
+    ],
 )
 def test_ctrl_c_works_while_waiting(run_python: Run, wait: str) -> None:
     # Six such pages ahead take at least ten seconds.
@@ -191,7 +198,10 @@ REFUSED = (
 
 
 def test_a_subinterpreter_is_refused_and_the_main_one_goes_on(run_python: Run) -> None:
-    run_python("interpreters.destroy(run_in_another(*REFUSED))\nocr = ThreadSafeOCR()\nreads(ocr)\nrun_in_another(*REFUSED)\nreads(ocr)", before=SUBINTERPRETER)
+    run_python(
+        "interpreters.destroy(run_in_another(*REFUSED))\nocr = ThreadSafeOCR()\nreads(ocr)\nrun_in_another(*REFUSED)\nreads(ocr)",
+        before=SUBINTERPRETER,
+    )
 
 
 def test_a_subinterpreter_that_imports_first_takes_nothing_from_the_main_one(run_python: Run) -> None:
@@ -267,7 +277,9 @@ def test_cuda_without_the_gpu_build_says_what_to_install(run_python: Run) -> Non
 
 def test_the_device_may_come_from_the_environment(run_python: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THREADSAFE_OCR_DEVICE", "tpu")
-    run_python("try:\n    ThreadSafeOCR()\nexcept ConfigError as error:\n    assert 'tpu' in str(error)\nreads(ThreadSafeOCR(device='cpu'))")
+    run_python(
+        "try:\n    ThreadSafeOCR()\nexcept ConfigError as error:\n    assert 'tpu' in str(error)\nreads(ThreadSafeOCR(device='cpu'))"
+    )
 
 
 def test_import_is_quick() -> None:

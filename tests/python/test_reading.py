@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LINES, PAGES, TEXT, key
 from PIL import Image, ImageCms
 from PIL.Image import Transpose
 
+from conftest import LINES, PAGES, TEXT, key
 from threadsafe_ocr import OcrResult, ThreadSafeOCR
 
 FORMATS = sorted((PAGES / "formats").iterdir())
@@ -160,7 +160,7 @@ def test_an_empty_page_is_an_empty_result(ocr: ThreadSafeOCR) -> None:
 def test_paddleocrs_list_shapes(ocr: ThreadSafeOCR) -> None:
     (lines,) = ocr.ocr(LINES[0])
     box, (text, score) = lines[0]
-    assert np.array(box).shape == (4, 2) and isinstance(text, str) and isinstance(score, float)
+    assert (np.array(box).shape, type(text), type(score)) == ((4, 2), str, float)
     ((crop_text, _),) = ocr.ocr(bgr(LINES[0]), det=False)[0]
     assert crop_text
     assert np.array(ocr.ocr(LINES[0], rec=False)[0]).shape[1:] == (4, 2)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LINES, TEXT, key
 
 import threadsafe_ocr
+from conftest import LINES, TEXT, key
 from threadsafe_ocr import OcrError, OcrResult, TextLine, ThreadSafeOCR
 
 
