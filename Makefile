@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 GOLDEN ?=
+PYTHON_FILES := python tests/python examples
 
 .PHONY: demo test install lint test-rust test-python test-golden clean
 
@@ -31,9 +32,13 @@ test-golden: install
 	$(BIN)/pip install --quiet opencv-python-headless
 	$(BIN)/python scripts/golden_check.py $(GOLDEN)
 
-lint:
+lint: $(VENV)/made
 	cargo fmt --check
-	cargo clippy --all-targets --features python -- -D warnings
+	cargo clippy --locked --all-targets --features python -- -D warnings
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy python/threadsafe_ocr
 
 clean:
 	rm -rf target $(VENV)

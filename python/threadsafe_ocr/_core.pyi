@@ -1,9 +1,25 @@
 """Native core of threadsafe_ocr; use `threadsafe_ocr.ThreadSafeOCR`."""
 
-from typing import Any
+from typing import Any, final
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "Pending",
+    "ThreadSafeOCR",
+    "__version__",
+    "after_fork",
+    "before_fork",
+    "init",
+    "next_finished",
+    "shut_down",
+    "this_is_the_main_thread",
+    "unload",
+]
 
 __version__: str
 
+@disjoint_base
 class ThreadSafeOCR:
     def __new__(cls, models: Any, settings: dict[str, Any]) -> Any: ...
     def start(
@@ -28,6 +44,7 @@ class ThreadSafeOCR:
     def closed(self) -> bool:
         """Whether close() was called."""
 
+@final
 class Pending:
     def wait(self, timeout: float | None = None) -> Any: ...
     def cancel(self) -> None: ...

@@ -7,6 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+
+from threadsafe_ocr.exceptions import InvalidImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,15 +35,25 @@ def normalise(value: Any) -> tuple[Any, bool | None]:
     return value, None
 
 
-def _from_pil(image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _from_pil(image: Image) -> npt.NDArray[np.uint8]:
     """RGB or RGBA pixels, upright."""
     from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        return (np.asarray(image) >> 8).astype(np.uint8)
-    if image.mode in ("I", "F"):
-        # 32-bit values have no range of their own: what is beyond 0 to 255 is cut, as PIL's own conversion does.
-        return np.clip(np.asarray(image), 0, 255).astype(np.uint8)
-    transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
-    return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            return np.asarray(np.asarray(image) >> 8, np.uint8)
+        if image.mode in ("I", "F"):
+            pixels: npt.NDArray[Any] = np.asarray(image)
+            # Older versions of PIL open a 16-bit PNG so.
+            if image.mode == "I" and pixels.max(initial=0) > 255:
+                pixels = pixels >> 8
+            # Otherwise 32-bit values have no range of their own: what is beyond 0 to 255 is cut, as PIL's own conversion does.
+            return np.asarray(np.clip(pixels, 0, 255), np.uint8)
+        if image.mode == "La":
+            image = image.convert("LA")
+        transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+        return np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        # PIL reads a file only now, and says so in many ways that it is broken.
+        raise InvalidImageError(f"PIL cannot load this image: {error}; save the image anew, as PNG or JPEG") from error

@@ -36,10 +36,11 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
 
-    >>> with ThreadSafeOCR() as ocr:
-    ...     page = ocr.read("tests/data/pages/zh0005.png")
-    >>> len(page.lines)
-    1
+    >>> with ThreadSafeOCR(rec_score_thresh=0.5) as ocr:
+    ...     page = ocr.read("page.png")
+    ...     answered = ocr.stats()["answered"]
+    >>> len(page.lines), answered, ocr.closed
+    (2, 1, True)
     """
 
     _arguments: tuple[Any, dict[str, Any]]
@@ -48,7 +49,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         cls, models: str | os.PathLike[str] | dict[str, Any] = "v6-small", *, device: str = "auto", precision: str = "f32", **settings: Any
     ) -> ThreadSafeOCR:
         if precision != "f32":
-            raise ConfigError(f"precision={precision!r}; this version has \"f32\"")
+            raise ConfigError(f'precision={precision!r}; this version has "f32"')
         unknown = settings.keys() - set(SETTINGS)
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see the table of settings in the README")
@@ -120,20 +121,34 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
         Raises InvalidImageError, ImageNotFoundError, ImageFileError, TypeError, ConfigError, OcrTimeoutError, OverloadedError,
         InferenceError, EngineClosedError.
+
+        >>> ocr = ThreadSafeOCR()
+        >>> [line.text for line in ocr.read("page.png", timeout=30).lines]
+        ['Hello, world', 'Total: 42.50']
         """
         return from_raw(self._start([image], timeout=timeout, wait=wait, color=color, options=options).wait())
 
     def detect(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> OcrResult:
-        """Finds the lines of a page without reading them: their texts are empty, their scores detection's. Otherwise as `read`."""
+        """Finds the lines of a page without reading them: their texts are empty, their scores detection's. Otherwise as `read`.
+
+        >>> [line.text for line in ThreadSafeOCR().detect("page.png").lines]
+        ['', '']
+        """
         options.setdefault("use_textline_orientation", False)
         return from_raw(self._start([image], recognize=False, timeout=timeout, wait=wait, color=color, options=options).wait())
 
     def recognize(
         self, crops: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> TextLine | list[TextLine]:
-        """Reads a crop of one line, or a list of them: one TextLine a crop, in their order. Otherwise as `read`."""
+        """Reads a crop of one line, or a list of them: one TextLine a crop, in their order. Otherwise as `read`.
+
+        >>> ThreadSafeOCR().recognize("line.png").text
+        'Hello, world'
+        >>> [line.text for line in ThreadSafeOCR().recognize(["line.png", "line.png"])]
+        ['Hello, world', 'Hello, world']
+        """
         several = isinstance(crops, (list, tuple))
         images = list(crops) if several else [crops]
         page = from_raw(self._start(images, detect=False, timeout=timeout, wait=wait, color=color, options=options).wait())
@@ -142,7 +157,12 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     def submit(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> waiting.OcrFuture:
-        """Starts a request and returns its `concurrent.futures.Future`; waits for its permit with the GIL released. Otherwise as `read`."""
+        """Starts a request and returns its `concurrent.futures.Future`; waits for its permit with the GIL released. Otherwise as `read`.
+
+        >>> future = ThreadSafeOCR().submit("page.png")
+        >>> future.result().lines[0].text
+        'Hello, world'
+        """
         number = next(waiting.numbers)
         future = waiting.OcrFuture(self, number)
         waiting.waiting[number] = future
@@ -159,9 +179,16 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     async def aread(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> OcrResult:
-        """Reads one page in an event loop, without a thread of its own; thousands may be in flight. Cancelling the task cancels the request.
+        """Reads one page in an event loop without a thread of its own; thousands may be in flight. Cancelling the task cancels the request.
 
         Otherwise as `read`.
+
+        >>> import asyncio
+        >>> ocr = ThreadSafeOCR()
+        >>> async def main():
+        ...     return await asyncio.gather(*(ocr.aread("page.png") for _ in range(3)))
+        >>> [len(page.lines) for page in asyncio.run(main())]
+        [2, 2, 2]
         """
         import asyncio
 
@@ -190,17 +217,28 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         """Reads pages and yields their results in order, `in_flight` of them at once (default: four a core).
 
         return_errors=True yields the OcrError of a page that failed in its place; otherwise it is raised. Keywords as `read`.
+
+        >>> for page in ThreadSafeOCR().read_many(["page.png", "missing.png"], return_errors=True):
+        ...     print(type(page).__name__)
+        OcrResult
+        ImageNotFoundError
         """
         most = in_flight or 4 * (os.cpu_count() or 1)
         running: deque[waiting.OcrFuture | OcrError] = deque()
 
         def settle(entry: waiting.OcrFuture | OcrError) -> Any:
+            if isinstance(entry, OcrError):
+                return entry
             try:
-                return entry if isinstance(entry, OcrError) else entry.result()
+                return entry.result()
             except OcrError as error:
                 if not return_errors:
                     raise
                 return error
+            except BaseException:
+                # Ctrl-C: nobody will take this answer.
+                entry.cancel()
+                raise
 
         try:
             for image in images:
@@ -224,6 +262,11 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
         det=False: `image` is a crop or a list of crops, the answer [[(text, score), ...]]. rec=False: [[box, ...]]. det=rec=False:
         [[[label, score], ...]] with the labels "0" and "180". cls: whether to look for upside-down lines (None: as constructed).
+
+        >>> for box, (text, score) in ThreadSafeOCR().ocr("page.png")[0]:
+        ...     print(len(box), text, score > 0.9)
+        4 Hello, world True
+        4 Total: 42.50 True
         """
         if cls is not None:
             keywords["use_textline_orientation"] = cls
@@ -242,10 +285,21 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         return [[["180", score] if score > 0.5 else ["0", 1.0 - score] for _, score in flags]]
 
     def warmup(self) -> None:
-        """Reads a blank page, so that the first request finds everything loaded."""
+        """Reads a blank page, so that the first request finds everything loaded.
+
+        >>> ThreadSafeOCR().warmup()
+        """
         self.read(np.full((64, 320, 3), 255, np.uint8))
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are taken.
+
+        >>> ocr = ThreadSafeOCR()
+        >>> ocr.ready
+        True
+        >>> ocr.close()
+        >>> ocr.ready
+        False
+        """
         return not self.closed
