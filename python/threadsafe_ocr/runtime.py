@@ -104,4 +104,4 @@ def use_cpu_instead(error: EngineUnavailableError) -> None:
     """device="auto" found no GPU that works: says why, once."""
     global _gpu_failed
     _gpu_failed = True
-    logging.getLogger("threadsafe_ocr").warning("device=\"auto\" uses the CPU although onnxruntime-gpu is installed: %s", error)
+    logging.getLogger("threadsafe_ocr").warning('device="auto" uses the CPU although onnxruntime-gpu is installed: %s', error)
