@@ -133,8 +133,8 @@ impl Process {
     }
 }
 
-/// A GPU's activations, together: two detections of the largest pages at once, which is all that its two workers run. A quarter of the free
-/// memory would fit the card better, but ONNX Runtime does not tell it, and asking CUDA takes unsafe calls.
+/// A GPU's activations, together: two detections of 4000x2816 pixels, and no more than two run at once. A quarter of the free memory would fit
+/// a card better, but ONNX Runtime does not tell it, and asking CUDA takes unsafe calls.
 const CUDA_ACTIVATION_BYTES: usize = 4 << 30;
 const CPU_ACTIVATION_BYTES: usize = 512 << 20;
 /// Crops in a GPU's run of recognition: enough to fill the card, few enough that a lone page does not pay for blanks.
