@@ -133,7 +133,8 @@ impl Process {
     }
 }
 
-/// A GPU's activations, together.
+/// A GPU's activations, together: two detections of 4000x2816 pixels, and no more than two run at once. A quarter of the free memory would fit
+/// a card better, but ONNX Runtime does not tell it, and asking CUDA takes unsafe calls.
 const CUDA_ACTIVATION_BYTES: usize = 4 << 30;
 const CPU_ACTIVATION_BYTES: usize = 512 << 20;
 /// Crops in a GPU's run of recognition: enough to fill the card, few enough that a lone page does not pay for blanks.
@@ -183,6 +184,9 @@ impl DeviceState {
 
     /// The nets of a set; loaded once.
     pub(crate) fn nets(&self, set: &ModelSet) -> Result<Arc<Nets>> {
+        if let Some(error) = self.pool.ended() {
+            return Err(error);
+        }
         let mut loaded = lock(&self.loaded);
         if let Some((_, nets)) = loaded.sets.iter().find(|(known, _)| known == set) {
             return Ok(Arc::clone(nets));
@@ -192,7 +196,7 @@ impl DeviceState {
         let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, "cls")).transpose()?;
         let cls_group = cls.as_ref().map_or(rec_group, |(_, group)| *group);
         let nets = Arc::new(Nets {
-            dictionary: self.check(&det, &rec, set)?.into(),
+            dictionary: check(&det, &rec, set)?.into(),
             det,
             rec,
             cls: cls.map(|(net, _)| net),
@@ -218,39 +222,35 @@ impl DeviceState {
                     return Err(Error::Unavailable(format!("{device} has no workers")));
                 };
                 let names: Vec<String> = (0..CUDA_WORKERS).map(|k| format!("ocr-cuda{index}-{kind}{k}")).collect();
-                self.pool.add_group(&names)?
+                let own = Arc::clone(&net);
+                self.pool.add_group_with(&names, move |worker| own.session(worker, false).map(drop))?
             }
         };
         loaded.nets.insert(path.to_owned(), (Arc::clone(&net), group));
         Ok((net, group))
     }
+}
 
-    /// Loads the models where that may be done here, and checks that they are what they are said to be.
-    fn check(&self, det: &Net, rec: &Net, set: &ModelSet) -> Result<Vec<String>> {
-        // On a GPU sessions are made on their workers' threads only; the files are checked on the CPU.
-        let on_cpu = |net: &Net, path: &Path| match self.device {
-            Device::Cpu => net.session(0, false),
-            Device::Cuda(_) => Ok(Arc::new(crate::runtime::Session::load(path, Device::Cpu, 1)?)),
-        };
-        let det = on_cpu(det, &set.det)?;
-        let rec = on_cpu(rec, &set.rec)?;
-        if !matches!(det.input_shape(), [_, 3 | -1, _, _]) || det.output_shape().len() != 4 {
-            let shapes = format!("{:?} to {:?}", det.input_shape(), det.output_shape());
-            return Err(Error::ModelLoad(format!(
-                "{}: its shapes are {shapes}; is it a detection model?",
-                set.det.display()
-            )));
-        }
-        let [_, _, classes] = *rec.output_shape() else {
-            let shape = rec.output_shape();
-            return Err(Error::ModelLoad(format!(
-                "{}: its output is {shape:?}; is it a recognition model?",
-                set.rec.display()
-            )));
-        };
-        let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
-        dictionary(&set.characters, classes, &set.rec)
+/// Checks that the models are what they are said to be; on the CPU this loads them.
+fn check(det: &Net, rec: &Net, set: &ModelSet) -> Result<Vec<String>> {
+    let det = det.session(0, false)?;
+    let rec = rec.session(0, false)?;
+    if !matches!(det.input_shape(), [_, 3 | -1, _, _]) || det.output_shape().len() != 4 {
+        let shapes = format!("{:?} to {:?}", det.input_shape(), det.output_shape());
+        return Err(Error::ModelLoad(format!(
+            "{}: its shapes are {shapes}; is it a detection model?",
+            set.det.display()
+        )));
     }
+    let [_, _, classes] = *rec.output_shape() else {
+        let shape = rec.output_shape();
+        return Err(Error::ModelLoad(format!(
+            "{}: its output is {shape:?}; is it a recognition model?",
+            set.rec.display()
+        )));
+    };
+    let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
+    dictionary(&set.characters, classes, &set.rec)
 }
 
 /// Ends everything: intake stops, runs are terminated, threads are joined. For the interpreter's exit hook; idempotent.

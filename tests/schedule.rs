@@ -175,7 +175,7 @@ proptest! {
     }
 }
 
-/// Doubles numbers; 13 fails, 14 panics, 15 waits to be stopped.
+/// Doubles numbers; 13 fails, 14 panics, 15 waits to be stopped, 16 loses the device.
 struct Doubler(Arc<AtomicUsize>);
 
 impl Model for Doubler {
@@ -188,6 +188,9 @@ impl Model for Doubler {
             return Err(Error::Inference { stage: "test", message: "thirteen".into() });
         }
         assert!(!items.contains(&&14), "fourteen");
+        if items.contains(&&16) {
+            return Err(Error::Unavailable("sixteen".into()));
+        }
         let late = Instant::now() + Duration::from_secs(10);
         while items.contains(&&15) && !place.stop.is_stopped() && Instant::now() < late {
             std::thread::sleep(Duration::from_millis(1));
@@ -301,4 +304,46 @@ fn a_pool_that_ends_answers_everyone() {
         thread.join().expect("a worker ends");
     }
     assert!(matches!(block_on(pool.submit(PageId(2), numbers(&[1], 1), 0.0)), Err(Error::Closed)));
+}
+
+#[test]
+fn a_lost_device_answers_everyone_and_its_workers_end() {
+    let (pool, runs) = pool(2);
+    let neighbour = pool.submit(PageId(0), numbers(&[15], 1), 0.0);
+    std::thread::sleep(Duration::from_millis(30));
+    let loser = pool.submit(PageId(1), numbers(&[16, 1, 1, 1], 1), 0.0);
+    assert!(matches!(block_on(loser), Err(Error::Unavailable(_))));
+    // What ran beside it was stopped; what it says does not matter.
+    drop(block_on(neighbour));
+    let before = runs.load(Ordering::SeqCst);
+    let late = block_on(pool.submit(PageId(2), numbers(&[1], 1), 0.0));
+    assert!(matches!(late, Err(Error::Unavailable(message)) if message == "sixteen"));
+    assert!(matches!(pool.add_group(&["late".into()]), Err(Error::Unavailable(_))));
+    assert_eq!(runs.load(Ordering::SeqCst), before, "a lost device was used again");
+    pool.shut_down(&Error::Closed).into_iter().for_each(|t| t.join().expect("a worker ends"));
+}
+
+#[test]
+fn what_belongs_to_a_worker_is_made_on_its_thread_before_the_group_exists() {
+    let pool = Pool::new(Doubler(Arc::default()), 1000);
+    let made = Arc::new(Mutex::new(Vec::new()));
+    let list = Arc::clone(&made);
+    let name = |worker: usize| format!("test-{worker}");
+    let prepare = move |worker| {
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        list.lock().expect("not poisoned").push((worker, thread));
+        Ok(())
+    };
+    pool.add_group_with(&[name(0), name(1)], prepare).expect("threads");
+    let mut made = made.lock().expect("not poisoned").clone();
+    made.sort();
+    assert_eq!(made, [(0, name(0)), (1, name(1))]);
+    assert_eq!(block_on(pool.submit(PageId(0), numbers(&[1, 2], 1), 0.0)).expect("they work"), [2, 4]);
+
+    // One worker that cannot start is the group's error, and no thread of the group stays.
+    let fails = |worker| if worker == 1 { Err(Error::Unavailable("no card".into())) } else { Ok(()) };
+    assert!(matches!(pool.add_group_with(&[name(2), name(3)], fails), Err(Error::Unavailable(m)) if m == "no card"));
+    assert!(matches!(pool.add_group_with(&[name(4)], |_| panic!("at the start")), Err(Error::Unavailable(_))));
+    assert_eq!(block_on(pool.submit(PageId(1), numbers(&[3], 1), 0.0)).expect("the others work on"), [6]);
+    pool.shut_down(&Error::Closed).into_iter().for_each(|t| t.join().expect("every thread ends"));
 }

@@ -55,20 +55,23 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see the table of settings in the README")
         folder = os.environ.get("THREADSAFE_OCR_MODEL_DIR") or MODELS
         given = os.fspath(models) if isinstance(models, os.PathLike) else models
-        make = functools.partial(super().__new__, cls, given)
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
         native = {**settings, "model_folder": str(folder)}
-        self: ThreadSafeOCR
-        if chosen == "auto" and runtime.has_gpu_flavour():
+        new = functools.partial(super().__new__, cls, given)
+
+        def make(on: str) -> ThreadSafeOCR:
+            runtime.start(on)
+            made: ThreadSafeOCR = new({**native, "device": on})
+            return made
+
+        if chosen == "auto" and runtime.may_use_gpu():
             try:
-                runtime.start("cuda")
-                self = make({**native, "device": "cuda"})
-            except EngineUnavailableError:
-                self = make({**native, "device": "cpu"})
+                self = make("cuda")
+            except EngineUnavailableError as error:
+                runtime.use_cpu_instead(error)
+                self = make("cpu")
         else:
-            chosen = "cpu" if chosen == "auto" else chosen
-            runtime.start(chosen)
-            self = make({**native, "device": chosen})
+            self = make("cpu" if chosen == "auto" else chosen)
         self._arguments = (models, {"device": device, "precision": precision, **settings})
         return self
 
