@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,24 +16,33 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def normalise(value: Any) -> tuple[Any, bool | None]:
-    """What the core takes, and whether its channels are RGB (None: as the caller says)."""
-    if isinstance(value, (np.ndarray, bytes)):
-        return value, None
-    if isinstance(value, (str, os.PathLike)):
-        return os.fsdecode(value), None
-    if isinstance(value, (bytearray, memoryview)):
-        return bytes(value), None
+class Source(NamedTuple):
+    """An input. Its size is told from `head` (a path, bytes, an array, or width and height), its content is what `load()` gives."""
+
+    head: Any
+    rgb: bool
+    load: Callable[[], Any]
+
+
+def source(value: Any, *, rgb: bool) -> Source:
+    """What `value` is; `rgb` is what the caller says of arrays. A file object is read here, since nothing else tells its size."""
     # PIL is looked up, not imported: whoever has one of its images has imported it.
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(value, pil.Image):
-        return _from_pil(value), True
-    if hasattr(value, "read"):
+        return Source(value.size, True, lambda: _from_pil(value))
+    if isinstance(value, os.PathLike):
+        value = os.fsdecode(value)
+    elif isinstance(value, (bytearray, memoryview)):
+        # Their owner may write to them while the call waits.
+        value = bytes(value)
+    elif not isinstance(value, (np.ndarray, bytes)) and hasattr(value, "read"):
         content = value.read()
         if not isinstance(content, bytes):
             raise TypeError(f"the file object gave {type(content).__name__}, not bytes; open it in binary mode")
-        return content, None
-    return value, None
+        value = content
+    elif isinstance(value, tuple):
+        raise TypeError("cannot read a tuple; give a path, bytes, a file object, a PIL image or a uint8 ndarray")
+    return Source(value, rgb, lambda: value)
 
 
 def _from_pil(image: Image) -> npt.NDArray[np.uint8]:

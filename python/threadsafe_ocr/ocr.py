@@ -13,7 +13,7 @@ import numpy as np
 
 from threadsafe_ocr import _core, runtime, waiting
 from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
-from threadsafe_ocr.inputs import normalise
+from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.result import OcrResult, TextLine, from_raw
 
 MODELS = Path(__file__).parent / "models"
@@ -88,28 +88,34 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         self.close(cancel=kind is not None)
 
-    def _start(
+    def _prepare(
         self,
         images: list[Any],
         *,
         detect: bool = True,
         recognize: bool = True,
         timeout: float | None = None,
-        wait: bool = True,
         color: Literal["bgr", "rgb"] = "bgr",
-        in_line: bool = False,
-        line: int | None = None,
-        number: int = 0,
         options: dict[str, Any],
-    ) -> _core.Pending:
+    ) -> tuple[_core.Pending, list[Source]]:
+        """A request whose time runs, and what is to be loaded once it has its permit."""
         if color not in ("bgr", "rgb"):
             raise ConfigError(f'color={color!r}; it can be "bgr" or "rgb"')
-        taken = [normalise(image) for image in images]
-        rgb = color == "rgb" if not taken or taken[0][1] is None else taken[0][1]
-        return self.start(
-            [value for value, _ in taken], detect=detect, recognize=recognize, timeout=timeout, wait=wait, rgb=rgb, in_line=in_line,
-            line=line, number=number, options=options,
-        )  # fmt: skip
+        sources = [source(image, rgb=color == "rgb") for image in images]
+        heads = [(one.head, one.rgb) for one in sources]
+        return self._open(heads, detect=detect, recognize=recognize, timeout=timeout, options=options), sources
+
+    def _start(self, images: list[Any], *, wait: bool = True, **keywords: Any) -> _core.Pending:
+        """Starts a request, once there is a permit for it. Keywords as `_prepare`."""
+        pending, sources = self._prepare(images, **keywords)
+        try:
+            pending.reserve(wait)
+            pending.start([(one.load(), one.rgb) for one in sources])
+        except BaseException:
+            # The traceback keeps `pending` alive.
+            pending.cancel()
+            raise
+        return pending
 
     def read(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
@@ -166,25 +172,16 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         >>> future.result().lines[0].text
         'Hello, world'
         """
-        number = next(waiting.numbers)
-        future = waiting.OcrFuture(self, number)
-        waiting.waiting[number] = future
-        waiting.ensure_thread(waiting.FUTURES)
-        try:
-            future._pending = self._start(
-                [image], timeout=timeout, wait=wait, color=color, line=waiting.FUTURES, number=number, options=options
-            )
-        except BaseException:
-            waiting.waiting.pop(number, None)
-            raise
-        return future
+        pending = self._start([image], timeout=timeout, wait=wait, color=color, options=options)
+        return waiting.OcrFuture(self, pending)
 
     async def aread(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> OcrResult:
         """Reads one page in an event loop without a thread of its own; thousands may be in flight. Cancelling the task cancels the request.
 
-        Otherwise as `read`.
+        A path waits in line for its permit. An array, bytes or a PIL image first waits in its loop until there is room for a copy (a second
+        `max_queue_bytes`); do not change it before the answer is there. Otherwise as `read`.
 
         >>> import asyncio
         >>> ocr = ThreadSafeOCR()
@@ -193,26 +190,16 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         >>> [len(page.lines) for page in asyncio.run(main())]
         [2, 2, 2]
         """
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        finished: asyncio.Future[None] = loop.create_future()
-        number = next(waiting.numbers)
-        waiting.ensure_thread(waiting.ASYNCIO)
-        waiting.waiting[number] = (loop, finished, self)
-        pending: _core.Pending | None = None
-        try:
-            pending = self._start(
-                [image], timeout=timeout, wait=wait, color=color, in_line=True, line=waiting.ASYNCIO, number=number, options=options
-            )
-            await finished
-            return from_raw(pending.wait())
-        except BaseException:
-            if pending is not None:
-                pending.cancel()
-            raise
-        finally:
-            waiting.waiting.pop(number, None)
+        pending, sources = self._prepare([image], timeout=timeout, color=color, options=options)
+        with waiting.Wakeups(self, pending) as wakeups:
+            if not wait:
+                pending.reserve(False)
+            while wait and not pending.take_room(wakeups.event_loop):
+                await wakeups.next()
+            pending.start([(one.load(), one.rgb) for one in sources])
+            while (raw := pending.poll()) is None:
+                await wakeups.next()
+            return from_raw(raw)
 
     def read_many(
         self, images: Iterable[Any], *, in_flight: int | None = None, return_errors: bool = False, **keywords: Any
@@ -282,8 +269,9 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         if rec:
             read = self.recognize(crops, **keywords)
             return [[(line.text, line.score) for line in read]]  # type: ignore[union-attr]
+        call = {name: keywords.pop(name) for name in ("timeout", "wait", "color") if name in keywords}
         keywords["use_textline_orientation"] = True
-        looked = from_raw(self._start(crops, detect=False, recognize=False, options=keywords).wait())
+        looked = from_raw(self._start(crops, detect=False, recognize=False, **call, options=keywords).wait())
         flags = [(line.upside_down, line.upside_down_score or 0.0) for line in looked.lines]
         return [[["180", score] if score > 0.5 else ["0", 1.0 - score] for _, score in flags]]
 
