@@ -144,8 +144,8 @@ impl Session {
         if is_lost(device) {
             return Err(lost(device, "it failed earlier"));
         }
-        let environment = environment()?;
         let _inside = fork::enter();
+        let environment = environment()?;
         let session = build(&environment, path, device, threads)?;
         let io = |outlets: &[Outlet], what: &str| -> Result<(CString, Vec<i64>)> {
             let [outlet] = outlets else {

@@ -1,6 +1,7 @@
 """Native core of threadsafe_ocr; use `threadsafe_ocr.ThreadSafeOCR`."""
 
 from typing import Any, final
+
 from typing_extensions import disjoint_base
 
 __all__ = [
@@ -24,7 +25,7 @@ class ThreadSafeOCR:
     def _open(
         self, inputs: list[tuple[Any, bool]], *, detect: bool, recognize: bool, timeout: float | None, options: dict[str, Any]
     ) -> Pending:
-        """Opens a request for `inputs`, of which only the sizes are looked at; each comes with whether its channels are RGB. Its time runs."""
+        """Opens a request for `inputs`, of which only sizes are looked at; each comes with whether it is RGB. Its time runs."""
     def stats(self) -> dict[str, Any]:
         """Counters so far: this object's requests and queue, and its device's runs, shared by all objects."""
     def close(self, cancel: bool = False) -> None:

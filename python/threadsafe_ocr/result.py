@@ -17,8 +17,8 @@ class TextLine:
     """A line of text.
 
     text: what it says. score: how sure recognition is of it, 0 to 1. polygon: its corners, float32 (4, 2), x and y in the page's
-    pixels, clockwise from the corner at the top left of the page; read-only. upside_down: whether it was turned by 180 degrees before it was
-    read, and upside_down_score the classifier's probability of that; None where nobody looked.
+    pixels, clockwise from the corner at the top left of the page; read-only. upside_down: whether it was turned by 180 degrees
+    before it was read, and upside_down_score the classifier's probability of that; None where nobody looked.
     """
 
     text: str

@@ -150,12 +150,11 @@ def ensure_thread(line: int) -> None:
     """Starts the daemon thread of a line, once a process."""
     if line in _started:
         return
-    with _lock:
-        if line in _started:
-            return
-        _started.add(line)
     name, target = ("ocr-futures", _serve_futures) if line == FUTURES else ("ocr-aio", _serve_asyncio)
-    threading.Thread(target=target, name=name, daemon=True).start()
+    with _lock:
+        if line not in _started:
+            threading.Thread(target=target, name=name, daemon=True).start()
+            _started.add(line)
 
 
 def forget_parent() -> None:

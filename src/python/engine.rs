@@ -48,7 +48,7 @@ pub(super) fn next_news(py: Python<'_>, line: usize) -> Option<u64> {
 /// Loads ONNX Runtime from `library`, after the libraries in `preload`; once a process.
 #[pyfunction]
 pub(super) fn init(py: Python<'_>, library: PathBuf, preload: Vec<PathBuf>) -> PyResult<()> {
-    Ok(py.detach(|| runtime::init(&library, &preload))?)
+    Ok(exit::detach(py, || runtime::init(&library, &preload))?)
 }
 
 /// Unloads all models and ends the workers; `ConfigError` while an engine is open.
@@ -82,7 +82,7 @@ impl ThreadSafeOCR {
         settings.finish()?;
         let setup =
             Setup { models: model_spec(models)?, model_folder, device: parse_device(&device)?, config, device_config };
-        let handle = py.detach(|| Handle::new(setup))?;
+        let handle = exit::detach(py, || Handle::new(setup))?;
         Ok(Self { handle, options })
     }
 

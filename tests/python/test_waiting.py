@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from conftest import LINES, PAGES, key
 from PIL import Image
 
+from conftest import LINES, PAGES, key
 from threadsafe_ocr import EngineClosedError, InvalidImageError, OcrTimeoutError, OverloadedError, ThreadSafeOCR
 from threadsafe_ocr.waiting import OcrFuture
 
@@ -175,7 +175,8 @@ def test_a_wait_that_is_over_is_not_the_requests_own_deadline(ocr: ThreadSafeOCR
 
 def test_the_standard_library_is_told_of_answers_errors_and_cancelled_futures(ocr: ThreadSafeOCR) -> None:
     futures = [ocr.submit(LINES[0]), ocr.submit(large(), timeout=0.2), ocr.submit(large())]
-    assert futures[2].cancel() and futures[2].cancel()
+    assert futures[2].cancel()
+    assert futures[2].cancel()
     assert set(concurrent.futures.as_completed(futures, timeout=40)) == set(futures)
     assert futures[0].result().lines
     assert not futures[0].cancel()
@@ -195,8 +196,8 @@ def test_callbacks_run_however_soon_the_answer_comes(ocr: ThreadSafeOCR) -> None
     assert all(done.acquire(timeout=20) for _ in range(200))
 
 
-# Runs are ended between two kernels of ONNX Runtime: on a page of this size one takes 0.1 s at most. Processor time, since the machine may be
-# busy.
+# Runs are ended between two kernels of ONNX Runtime: on a page of this size one takes 0.1 s at most. Processor time: the machine may
+# be busy.
 STOPS = """
 import numpy as np
 page = np.full((2000, 1414, 3), 255, np.uint8)
