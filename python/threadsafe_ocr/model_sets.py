@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from threadsafe_ocr import _core
-from threadsafe_ocr.exceptions import ConfigError, ModelLoadError, ModelNotFoundError
+from threadsafe_ocr.exceptions import ConfigError, ModelLoadError, ModelNotFoundError, OcrError
 
 # Of an added set: the sha256 of its files.
 HASHES = "sha256.json"
@@ -167,6 +167,8 @@ def _new_folder(name: str) -> Iterator[Path]:
             (place / name).rename(old)
         work.rename(place / name)
         shutil.rmtree(old, ignore_errors=True)
+    except OcrError:
+        raise
     except OSError as error:
         raise ModelNotFoundError(f"the set cannot be written to {place}: {error.strerror or error}") from error
     finally:

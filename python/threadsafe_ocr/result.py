@@ -103,8 +103,8 @@ class OcrResult:
 
         >>> from threadsafe_ocr import ThreadSafeOCR
         >>> with ThreadSafeOCR() as ocr:
-        ...     page = ocr.read("tests/data/pages/rec_lines/zh0000.png")
-        >>> page.draw(image="tests/data/pages/rec_lines/zh0000.png").width == 2 * page.width
+        ...     page = ocr.read("page.png")
+        >>> page.draw("drawn.png", image="page.png").size == (2 * page.width, page.height)
         True
         """
         from threadsafe_ocr import draw

@@ -198,7 +198,7 @@ def _progress(tally: Tally) -> Iterator[Callable[[str | None], None]]:
         yield lambda message: print(message, file=sys.stderr) if message else None
         return
     try:
-        from tqdm import tqdm  # type: ignore[import-untyped]
+        from tqdm import tqdm
     except ImportError:
         yield _counter(tally)
         print(file=sys.stderr)
