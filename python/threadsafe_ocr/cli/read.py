@@ -121,7 +121,8 @@ def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Pat
             for path, page in zip(todo, answers, strict=True):
                 if isinstance(page, OcrError):
                     tally.failed += 1
-                    step(f"{path}: {page}")
+                    message = str(page)
+                    step(message if message.startswith(f"{path}: ") else f"{path}: {message}")
                     continue
                 if targets:
                     _write(arguments, page, path, stdin if path == STDIN else path, targets[path])
