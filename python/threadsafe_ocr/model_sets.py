@@ -28,6 +28,8 @@ from threadsafe_ocr.exceptions import ConfigError, ModelLoadError, ModelNotFound
 
 # Of an added set: the sha256 of its files.
 HASHES = "sha256.json"
+# Of a folder that is not yet a set; the cache folder may be one that holds other things too.
+UNFINISHED = ".threadsafe-ocr-unfinished-"
 DAY = 86_400
 
 
@@ -136,6 +138,8 @@ def add(source: Path, name: str | None = None) -> str:
         expected = {path.removeprefix(f"{name}/"): sha256 for path, sha256 in hashes(name).items() if path.startswith(f"{name}/")}
         if different := [path for path, sha256 in expected.items() if found.get(path) != sha256]:
             raise ModelLoadError(f"{source} is not the set {name!r}: {different[0]} differs; give own models another --name")
+    elif (cache() / name).exists() and name not in added():
+        raise ConfigError(f"{cache() / name} is there and is no model set; give it another --name")
     with _new_folder(name) as work:
         for path in found:
             (work / path).parent.mkdir(parents=True, exist_ok=True)
@@ -151,10 +155,10 @@ def _new_folder(name: str) -> Iterator[Path]:
     place = cache()
     try:
         place.mkdir(parents=True, exist_ok=True)
-        for leftover in place.glob(".*"):  # of a process that was killed
+        for leftover in place.glob(f"{UNFINISHED}*"):  # of a process that was killed
             if leftover.is_dir() and time.time() - leftover.stat().st_mtime > DAY:
                 shutil.rmtree(leftover, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=place))
+        work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=place))
     except OSError as error:
         raise ModelNotFoundError(
             f"the cache folder {place} cannot be written ({error.strerror}); set THREADSAFE_OCR_CACHE to one that can"

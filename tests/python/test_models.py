@@ -181,6 +181,18 @@ def test_a_folder_that_is_no_set_is_not_added(cache: Path, tmp_path: Path) -> No
     assert nothing_in(cache)
 
 
+def test_what_else_is_in_the_cache_folder_is_left_alone(published: Path, cache: Path) -> None:
+    old = time.time() - 2 * model_sets.DAY
+    for name in (".ssh", "documents"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "file").touch()
+        os.utime(cache / name, (old, old))
+    with pytest.raises(ConfigError, match=r"documents is there and is no model set"):
+        model_sets.add(BUNDLED / "v6-small", "documents")
+    model_sets.get("copy")
+    assert sorted(str(path.relative_to(cache)) for path in cache.glob("*/file")) == [".ssh/file", "documents/file"]
+
+
 def test_other_files_do_not_pass_for_a_published_set(cache: Path, tmp_path: Path) -> None:
     for part in ("det", "rec"):
         (tmp_path / "v4-mobile" / part).mkdir(parents=True)
