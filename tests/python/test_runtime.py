@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import pytest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from conftest import LINES, Run
 
 
-def test_the_runtime_is_silent_unless_asked(run_python: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = "ThreadSafeOCR(device='cpu').read(LINE)"
+def said(level: str | None, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.delenv("THREADSAFE_OCR_LOG", raising=False)
-    assert run_python(read).stderr == ""
-    monkeypatch.setenv("THREADSAFE_OCR_LOG", "info")
-    assert "[I:onnxruntime:" in run_python(read).stderr
-    monkeypatch.setenv("THREADSAFE_OCR_LOG", "warning")
-    assert "[I:onnxruntime:" not in run_python(read).stderr
+    if level is not None:
+        monkeypatch.setenv("THREADSAFE_OCR_LOG", level)
+    read = f"from threadsafe_ocr import ThreadSafeOCR; ThreadSafeOCR(device='cpu').read({str(LINES[0])!r})"
+    return subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, timeout=50, check=True).stderr
+
+
+def test_the_runtime_is_silent_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(None, monkeypatch) == ""
+    assert "[I:onnxruntime:" in said("info", monkeypatch)
+    assert "[I:onnxruntime:" not in said("warning", monkeypatch)
 
 
 def test_a_profile_tells_provider_and_thread_of_every_node(run_python: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("THREADSAFE_OCR_PROFILE", str(tmp_path / "run"))
-    done = run_python(
+    printed = run_python(
         """
         import json
         ocr = ThreadSafeOCR(device="cpu")
@@ -36,7 +40,7 @@ def test_a_profile_tells_provider_and_thread_of_every_node(run_python: Run, monk
         print(json.dumps(names))
         """
     )
-    names = json.loads(done.stdout)
+    names = json.loads(printed)
     events = [event for path in tmp_path.glob("run-*.json") for event in json.loads(path.read_text())]
     nodes = [event for event in events if event["cat"] == "Node"]
     assert {event["args"]["provider"] for event in nodes} == {"CPUExecutionProvider"}
