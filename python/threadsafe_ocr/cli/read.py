@@ -114,7 +114,9 @@ def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Pat
         _prepare_to_draw()
     if arguments.shape == "tsv" and not targets:
         print(TSV_HEAD)
-    with ThreadSafeOCR(arguments.models, device=arguments.device) as ocr, _progress(tally) as step:
+    # Not among the text that goes to the same terminal.
+    shown = sys.stderr.isatty() and len(todo) > 1 and (bool(targets) or not sys.stdout.isatty())
+    with ThreadSafeOCR(arguments.models, device=arguments.device) as ocr, _progress(tally, shown=shown) as step:
         images = (stdin if path == STDIN else path for path in todo)
         answers = ocr.read_many(images, in_flight=arguments.jobs, return_errors=True, **options)
         with contextlib.closing(answers):  # type: ignore[type-var]
@@ -193,9 +195,9 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(tally: Tally) -> Iterator[Callable[[str | None], None]]:
-    """What to call after each page, with a message or None: a bar, else a counter, else in a pipe the messages only."""
-    if not sys.stderr.isatty():
+def _progress(tally: Tally, *, shown: bool) -> Iterator[Callable[[str | None], None]]:
+    """What to call after each page, with a message or None: shows a bar, else a counter; only the messages where nobody would see it."""
+    if not shown:
         yield lambda message: print(message, file=sys.stderr) if message else None
         return
     try:
