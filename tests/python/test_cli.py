@@ -34,9 +34,9 @@ OF_THE_ENGINE = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two lines, one of them in a folder below, and a file that is no image."""
-    (tmp_path / "in" / "below").mkdir(parents=True)
+    (tmp_path / "in" / "far" / "below").mkdir(parents=True)
     shutil.copy(LINES[0], tmp_path / "in" / "a.png")
-    shutil.copy(LINES[2], tmp_path / "in" / "below" / "b.PNG")
+    shutil.copy(LINES[2], tmp_path / "in" / "far" / "below" / "b.PNG")
     (tmp_path / "in" / "notes.txt").write_text("no image")
     return tmp_path / "in"
 
@@ -62,7 +62,7 @@ def test_text_of_one_page_is_text_and_nothing_else(ocr: ThreadSafeOCR, capfd: py
 def test_a_folder_is_read_with_all_below_it(ocr: ThreadSafeOCR, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["read", str(folder)]) == 0
     out, err = capfd.readouterr()
-    assert out == f"== {folder / 'a.png'}\n{TEXT}\n== {folder / 'below' / 'b.PNG'}\nThis input\n"
+    assert out == f"== {folder / 'a.png'}\n{TEXT}\n== {folder / 'far' / 'below' / 'b.PNG'}\nThis input\n"
     assert err.startswith("2 of 2 pages read, 0 failed; ")
     assert "\r" not in err, "no progress in a pipe"
 
@@ -70,7 +70,7 @@ def test_a_folder_is_read_with_all_below_it(ocr: ThreadSafeOCR, folder: Path, ca
 def test_a_pattern_finds_files_and_each_is_read_once(ocr: ThreadSafeOCR, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["read", "--json", str(folder / "**" / "*.PNG"), str(folder), str(folder / "a.png")]) == 0
     pages = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [page["path"] for page in pages] == [str(folder / "below" / "b.PNG"), str(folder / "a.png")]
+    assert [page["path"] for page in pages] == [str(folder / "far" / "below" / "b.PNG"), str(folder / "a.png")]
     assert [page["lines"][0]["text"] for page in pages] == ["This input", TEXT]
 
 
@@ -154,9 +154,9 @@ def test_wrong_arguments_are_2(arguments: list[str], capfd: pytest.CaptureFixtur
 
 
 def test_two_inputs_never_share_an_output(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(folder / "a.png", folder / "below" / "a.png")
+    shutil.copy(folder / "a.png", folder / "far" / "below" / "a.png")
     with pytest.raises(SystemExit) as ended:
-        cli.main(["read", str(folder / "a.png"), str(folder / "below"), "--out", str(tmp_path / "out")])
+        cli.main(["read", str(folder / "a.png"), str(folder / "far" / "below"), "--out", str(tmp_path / "out")])
     assert ended.value.code == 2
     assert "would both be written to" in capfd.readouterr().err
 
@@ -165,7 +165,7 @@ def test_outputs_mirror_the_folder(ocr: ThreadSafeOCR, folder: Path, tmp_path: P
     out = tmp_path / "out"
     assert cli.main(["read", str(folder), "--out", str(out), "--json", "--draw"]) == 0
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == [
-        "a.png.drawn.png", "a.png.json", "below/b.PNG.drawn.png", "below/b.PNG.json",
+        "a.png.drawn.png", "a.png.json", "far/below/b.PNG.drawn.png", "far/below/b.PNG.json",
     ]  # fmt: skip
     assert json.loads((out / "a.png.json").read_text(encoding="utf-8"))["lines"][0]["text"] == TEXT
     with Image.open(out / "a.png.drawn.png") as drawn, Image.open(folder / "a.png") as page:
