@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 GOLDEN ?=
 
-.PHONY: demo test install lint test-rust test-python test-golden clean
+.PHONY: demo test soak install lint test-rust test-python test-golden clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -18,6 +18,10 @@ $(VENV)/made:
 # Builds the wheel and installs it with what the tests need.
 install: $(VENV)/made
 	$(BIN)/pip install --quiet ".[test]"
+
+# Half an hour and more; writes docs/soak.md.
+soak: install
+	$(BIN)/python benches/soak.py
 
 test-rust:
 	cargo test --locked
