@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::models::{ModelSet, dictionary};
 use crate::pipeline::{Nets, Stages};
 use crate::runtime::{Device, Net};
+use crate::schedule::Stop;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::Pool;
@@ -210,7 +211,7 @@ impl DeviceState {
             return Ok((Arc::clone(net), *group));
         }
         let count = loaded.nets.len();
-        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads));
+        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads, kind == "det"));
         let group = match (self.group, self.device) {
             (Some(group), _) => group,
             (None, device) => {
@@ -230,7 +231,7 @@ impl DeviceState {
         // On a GPU sessions are made on their workers' threads only; the files are checked on the CPU.
         let on_cpu = |net: &Net, path: &Path| match self.device {
             Device::Cpu => net.session(0, false),
-            Device::Cuda(_) => Ok(Arc::new(crate::runtime::Session::load(path, Device::Cpu, 1)?)),
+            Device::Cuda(_) => Ok(Arc::new(crate::runtime::Session::load(path, Device::Cpu, 1, false)?)),
         };
         let det = on_cpu(det, &set.det)?;
         let rec = on_cpu(rec, &set.rec)?;
@@ -241,6 +242,12 @@ impl DeviceState {
                 set.det.display()
             )));
         }
+        // A first small run: it finds out whether the output has the input's size, and the arena's growth begins with it.
+        let (input, mut output) = (vec![0.0; 3 * 32 * 32], vec![0.0; 32 * 32]);
+        let (input, output) = ((&*input, [1, 3, 32, 32]), (&mut *output, [1, 1, 32, 32]));
+        det.run_into("detection", input, output, &Stop::default()).map_err(|e| {
+            Error::ModelLoad(format!("{}: a trial run failed ({e}); is it a detection model?", set.det.display()))
+        })?;
         let [_, _, classes] = *rec.output_shape() else {
             let shape = rec.output_shape();
             return Err(Error::ModelLoad(format!(
