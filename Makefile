@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 GOLDEN ?=
+PYTHON_FILES := python tests/python examples benches
 
-.PHONY: demo test soak install lint test-rust test-python test-golden clean
+.PHONY: demo test soak install lint test-rust test-python test-golden test-flavours test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -35,9 +36,24 @@ test-golden: install
 	$(BIN)/pip install --quiet opencv-python-headless
 	$(BIN)/python scripts/golden_check.py $(GOLDEN)
 
-lint:
+# Every mix of onnxruntime packages, and the CUDA route on a stand-in for a card. Downloads about 1.5 GB into throw-away environments.
+test-flavours: install
+	$(BIN)/python -m pytest tests/flavours --timeout 900
+
+# A real GPU: text and scores against the CPU's, 64 threads, the profile of every session.
+test-gpu:
+	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "test-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was tested"; else \
+	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test]" && \
+	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.22" && \
+	.cache/gpu/bin/python -m pytest tests/gpu --timeout 600 -rP; fi
+
+lint: $(VENV)/made
 	cargo fmt --check
-	cargo clippy --all-targets --features python -- -D warnings
+	cargo clippy --locked --all-targets --features python -- -D warnings
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy python/threadsafe_ocr
 
 clean:
-	rm -rf target $(VENV)
+	rm -rf target $(VENV) .cache

@@ -6,5 +6,5 @@ from concurrent.futures import ThreadPoolExecutor
 from threadsafe_ocr import ThreadSafeOCR
 
 with ThreadSafeOCR() as ocr, ThreadPoolExecutor(16) as threads:
-    for path, page in zip(sys.argv[1:], threads.map(ocr.read, sys.argv[1:])):
+    for path, page in zip(sys.argv[1:], threads.map(ocr.read, sys.argv[1:]), strict=True):
         print(path, len(page.lines), "lines")

@@ -1,8 +1,12 @@
 //! The engine: a light handle with its own permits, limits and counters on the process's workers.
+//!
+//! A request is opened, which starts its time; gets a permit, in hand or in line; and is started with what was copied under it. Whatever ends
+//! it early (its deadline, its caller, the engine's end) answers it first, and what it holds goes then.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
@@ -14,9 +18,9 @@ use crate::config::{DeviceConfig, EngineConfig, OnFork, Options};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::models::{ModelSet, ModelSpec};
-use crate::permits::{Permit, Permits, Ticket};
+use crate::permits::{Permit, Permits, Place, Room, Taken, Ticket, Wake};
 use crate::pipeline::{self, Input, Nets, OcrResult, Page, Steps};
-use crate::process::{DeviceState, Expires, Process};
+use crate::process::{self, DeviceState, Expires, Process};
 use crate::runtime::Device;
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::PageId;
@@ -48,6 +52,81 @@ pub struct Request {
     pub options: Options,
 }
 
+/// What inputs take, told from their shapes and headers alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Bytes of a permit: all that is held at the peak, from the copy to the decoded pixels.
+    pub bytes: usize,
+    /// Bytes that the copy of the caller's memory leaves behind; none for a file.
+    pub copied: usize,
+    /// Pixels of all inputs.
+    pub pixels: u64,
+    /// Pixels of the largest input. No decode gives more.
+    pub largest: u64,
+}
+
+impl Size {
+    /// Of raw pixels that take `bytes_per_pixel` while they are copied.
+    ///
+    /// # Errors
+    /// [`Error::InvalidImage`] when there are more than `max_pixels`.
+    pub fn of_pixels(width: u32, height: u32, bytes_per_pixel: usize, max_pixels: u64) -> Result<Self> {
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels > max_pixels {
+            return Err(Error::InvalidImage(format!(
+                "the image is {width}x{height}: {pixels} pixels, and max_pixels is {max_pixels}; shrink it, or raise max_pixels"
+            )));
+        }
+        let count = usize::try_from(pixels).unwrap_or(usize::MAX);
+        let (bytes, copied) = (count.saturating_mul(bytes_per_pixel), count.saturating_mul(3));
+        Ok(Self { bytes, copied, pixels, largest: pixels })
+    }
+
+    /// Of the bytes of an image file.
+    ///
+    /// # Errors
+    /// As [`image::probe`].
+    pub fn of_encoded(encoded: &[u8], max_pixels: u64) -> Result<Self> {
+        Ok(Self::of_header(image::probe(encoded, max_pixels)?, encoded.len(), encoded.len()))
+    }
+
+    /// Of an image file.
+    ///
+    /// # Errors
+    /// As [`image::probe_file`].
+    pub fn of_file(path: &Path, max_pixels: u64) -> Result<Self> {
+        let (header, length) = image::probe_file(path, max_pixels)?;
+        Ok(Self::of_header(header, usize::try_from(length).unwrap_or(usize::MAX), 0))
+    }
+
+    fn of_header(header: image::Header, length: usize, copied: usize) -> Self {
+        let pixels = u64::from(header.width) * u64::from(header.height);
+        Self { bytes: header.decode_bytes.saturating_add(length), copied, pixels, largest: pixels }
+    }
+}
+
+impl Size {
+    /// What is held once `request` is copied: of pixels their own bytes, of a file all that its decoding takes.
+    fn left_by(&self, request: &Request) -> usize {
+        let pixels = request.inputs.iter().map(|input| match input {
+            Input::Pixels(image) => Some(image.pixels().len()),
+            Input::Encoded(_) | Input::Path(_) => None,
+        });
+        pixels.sum::<Option<usize>>().unwrap_or(self.bytes)
+    }
+}
+
+impl std::iter::Sum for Size {
+    fn sum<I: Iterator<Item = Self>>(sizes: I) -> Self {
+        sizes.fold(Self::default(), |all, one| Self {
+            bytes: all.bytes.saturating_add(one.bytes),
+            copied: all.copied.saturating_add(one.copied),
+            pixels: all.pixels.saturating_add(one.pixels),
+            largest: all.largest.max(one.largest),
+        })
+    }
+}
+
 /// Reads pages from any number of threads. Cheap to make: models and workers are shared by all engines of a process.
 pub struct Engine {
     pid: u32,
@@ -57,9 +136,11 @@ pub struct Engine {
 struct Shared {
     process: Arc<Process>,
     device: Arc<DeviceState>,
-    nets: Arc<Nets>,
+    /// The device has them until they are unloaded.
+    nets: Weak<Nets>,
     config: EngineConfig,
     permits: Permits,
+    room: Room,
     jobs: Mutex<HashMap<PageId, Weak<Job>>>,
     closed: AtomicBool,
     counters: Counters,
@@ -89,6 +170,8 @@ pub struct Stats {
     pub timed_out: u64,
     /// Requests that hold a permit, the bytes they hold, and requests that wait for one.
     pub queue: (usize, usize, usize),
+    /// Requests of event loops that wait for room for a copy of their pixels.
+    pub waiting_for_room: usize,
     /// The device's workers, shared with other engines.
     pub device: PoolStats,
 }
@@ -106,22 +189,24 @@ impl Engine {
         setup.config.validate()?;
         setup.device_config.validate()?;
         let set = ModelSet::find(&setup.models, &setup.model_folder)?;
-        let process = Process::current()?;
-        let device = process.device(setup.device, &setup.device_config)?;
-        let nets = device.nets(&set)?;
-        process.engines.fetch_add(1, Ordering::SeqCst);
-        let permits = Permits::new(setup.config.max_queue_size, setup.config.max_queue_bytes);
+        let (process, device) = Process::open(setup.device, &setup.device_config)?;
+        let nets = device.nets(&set).inspect_err(|_| process.close())?;
+        Ok(Self::on(process, device, &nets, setup.config.clone()))
+    }
+
+    fn on(process: Arc<Process>, device: Arc<DeviceState>, nets: &Arc<Nets>, config: EngineConfig) -> Self {
         let shared = Shared {
             process,
             device,
-            nets,
-            permits,
-            config: setup.config.clone(),
+            nets: Arc::downgrade(nets),
+            permits: Permits::new(config.max_queue_size, config.max_queue_bytes),
+            room: Room::new(config.max_queue_bytes),
+            config,
             jobs: Mutex::default(),
             closed: AtomicBool::new(false),
             counters: Counters::default(),
         };
-        Ok(Self { pid: std::process::id(), shared: Arc::new(shared) })
+        Self { pid: std::process::id(), shared: Arc::new(shared) }
     }
 
     /// Whether it was made by this process; if not, nothing of it may be used or dropped.
@@ -130,128 +215,54 @@ impl Engine {
         self.pid == std::process::id()
     }
 
-    /// Bytes of a permit for these inputs; checks the limits from headers alone, before pixels are allocated.
-    ///
-    /// # Errors
-    /// [`Error::InvalidImage`], [`Error::File`].
-    pub fn size_of(&self, inputs: &[Input]) -> Result<usize> {
-        inputs.iter().map(|input| self.size_of_one(input)).sum()
-    }
-
-    fn size_of_one(&self, input: &Input) -> Result<usize> {
-        let max_pixels = self.shared.config.max_pixels;
-        match input {
-            Input::Pixels(image) => {
-                self.check_pixels(image.width(), image.height())?;
-                Ok(image.pixels().len())
-            }
-            Input::Encoded(bytes) => Ok(bytes.len() + image::probe(bytes, max_pixels)?.decode_bytes),
-            Input::Path(path) => {
-                let (header, length) = image::probe_file(path, max_pixels)?;
-                Ok(usize::try_from(length).unwrap_or(usize::MAX / 2) + header.decode_bytes)
-            }
-        }
-    }
-
-    /// Refuses a page of too many pixels.
-    ///
-    /// # Errors
-    /// [`Error::InvalidImage`].
-    pub fn check_pixels(&self, width: u32, height: u32) -> Result<()> {
-        let (pixels, most) = (u64::from(width) * u64::from(height), self.shared.config.max_pixels);
-        if pixels <= most {
-            return Ok(());
-        }
-        Err(Error::InvalidImage(format!(
-            "the image is {width}x{height}: {pixels} pixels, and max_pixels is {most}; shrink it, or raise max_pixels"
-        )))
+    /// Pages of more pixels are refused.
+    #[must_use]
+    pub fn max_pixels(&self) -> u64 {
+        self.shared.config.max_pixels
     }
 
     /// The deadline of a call that begins now; none: wait for ever.
     #[must_use]
-    pub fn deadline(&self, timeout: Option<Duration>) -> Option<(Instant, Duration)> {
+    pub fn deadline(&self, timeout: Option<Duration>) -> Option<Deadline> {
         let timeout = timeout.or(self.shared.config.timeout)?;
-        Instant::now().checked_add(timeout).map(|when| (when, timeout))
+        Instant::now().checked_add(timeout).map(|when| Deadline { when, timeout })
     }
 
-    /// A permit for `bytes` now, or [`Error::Overloaded`].
-    ///
-    /// # Errors
-    /// [`Error::Overloaded`], [`Error::Closed`].
-    pub fn try_reserve(&self, bytes: usize) -> Result<Permit> {
-        let permit = self.shared.permits.try_reserve(bytes);
-        if matches!(permit, Err(Error::Overloaded { .. })) {
-            self.shared.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        }
-        permit
-    }
-
-    /// A place in line for a permit, to be waited for.
+    /// A request whose time runs and which holds nothing yet.
     #[must_use]
-    pub fn reserve(&self, bytes: usize) -> Reservation {
-        let cell = Arc::new(Cell { permit: Mutex::new(None), changed: Condvar::new() });
-        let put = Arc::clone(&cell);
-        let ticket = self.shared.permits.reserve(bytes, move |permit| {
-            *lock(&put.permit) = Some(permit);
-            put.changed.notify_all();
-        });
-        Reservation { cell, ticket }
-    }
-
-    /// Starts a request that has its permit.
-    #[must_use]
-    pub fn submit(&self, request: Request, permit: Permit, deadline: Option<(Instant, Duration)>) -> Pending {
-        let job = self.new_job(&request, deadline);
-        Job::start(&job, request, permit);
-        Pending(job)
-    }
-
-    /// Starts a request as soon as there is a permit of `bytes` for it, without a thread that waits.
-    #[must_use]
-    pub fn submit_in_line(&self, request: Request, bytes: usize, deadline: Option<(Instant, Duration)>) -> Pending {
-        let job = self.new_job(&request, deadline);
-        let granted = Arc::clone(&job);
-        let ticket = self.shared.permits.reserve(bytes, move |permit| match permit {
-            Ok(permit) => Job::start(&granted, request, permit),
-            Err(error) => granted.answer(Err(error)),
-        });
-        *lock(&job.ticket) = Some(ticket);
-        if job.is_answered() {
-            drop(lock(&job.ticket).take());
-        }
-        Pending(job)
-    }
-
-    fn new_job(&self, request: &Request, deadline: Option<(Instant, Duration)>) -> Arc<Job> {
-        let page = self.shared.process.next_page();
-        let pixels = request.inputs.iter().map(|input| match input {
-            Input::Pixels(image) => f64::from(image.width()) * f64::from(image.height()),
-            // A page's pixels are not known here; files are compressed about tenfold.
-            Input::Encoded(bytes) => bytes.len() as f64 * 10.0,
-            Input::Path(path) => std::fs::metadata(path).map_or(0.0, |meta| meta.len() as f64 * 10.0),
-        });
-        let cost = self.shared.nets.detection_cost(pixels.sum());
-        let progress = Arc::new(Progress::new(page, self.shared.nets.expected_work(cost)));
+    pub fn open(&self, size: Size, deadline: Option<Deadline>) -> Pending {
+        let shared = &self.shared;
+        let page = shared.process.next_page();
+        let work =
+            shared.nets.upgrade().map_or(0.0, |nets| nets.expected_work(nets.detection_cost(size.pixels as f64)));
         let job = Arc::new(Job {
-            engine: Arc::clone(&self.shared),
-            progress,
-            timeout: deadline.map(|(_, timeout)| timeout),
-            state: Mutex::default(),
+            engine: Arc::clone(shared),
+            progress: Arc::new(Progress::new(page, work)),
+            size,
+            deadline,
+            state: Mutex::new(State::Open { permit: None, notify: None }),
             changed: Condvar::new(),
-            task: Mutex::default(),
-            ticket: Mutex::default(),
+            held: Mutex::default(),
         });
-        lock(&self.shared.jobs).insert(page, Arc::downgrade(&job));
-        if let Some((when, _)) = deadline {
+        // Under one lock, which an answer takes too, so that it removes both.
+        let mut jobs = lock(&shared.jobs);
+        jobs.insert(page, Arc::downgrade(&job));
+        if let Some(deadline) = deadline {
             let job: Arc<dyn Expires> = job.clone();
-            self.shared.process.clock.add(when, Arc::downgrade(&job));
+            shared.process.clock.add(deadline.when, page, Arc::downgrade(&job));
         }
-        job
+        drop(jobs);
+        Pending(job)
     }
 
     /// Ends the engine: requests that hold a permit finish, or are cancelled; the others get [`Error::Closed`]. Waits for nothing; idempotent.
     pub fn close(&self, cancel: bool) {
+        if !self.is_own() {
+            self.shared.closed.store(true, Ordering::SeqCst);
+            return;
+        }
         self.shared.permits.close();
+        self.shared.room.close();
         if cancel {
             let jobs: Vec<_> = lock(&self.shared.jobs).values().filter_map(Weak::upgrade).collect();
             for job in jobs {
@@ -259,7 +270,7 @@ impl Engine {
             }
         }
         if !self.shared.closed.swap(true, Ordering::SeqCst) {
-            self.shared.process.engines.fetch_sub(1, Ordering::SeqCst);
+            self.shared.process.close();
         }
     }
 
@@ -281,6 +292,7 @@ impl Engine {
             cancelled: read(&counters.cancelled),
             timed_out: read(&counters.timed_out),
             queue: self.shared.permits.usage(),
+            waiting_for_room: self.shared.room.waiting(),
             device: self.shared.device.pool.stats(),
         }
     }
@@ -313,13 +325,34 @@ impl Handle {
         Ok(Self { setup, engine })
     }
 
+    /// See [`Engine::close`]. In a forked child that has not used it nothing is built for that.
+    pub fn close(&self, cancel: bool) {
+        self.engine.load().close(cancel);
+    }
+
+    /// Whether requests are refused.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        process::has_ended() || self.engine.load().is_closed()
+    }
+
+    /// This process's engine, where it has one already.
+    #[must_use]
+    pub fn own(&self) -> Option<Arc<Engine>> {
+        let engine = self.engine.load_full();
+        (engine.is_own() && !process::has_ended()).then_some(engine)
+    }
+
     /// This process's engine.
     ///
     /// # Errors
-    /// As [`Engine::new`], in a forked child; [`Error::Forked`] there with [`OnFork::Error`].
+    /// As [`Engine::new`], in a forked child; [`Error::Forked`] there with [`OnFork::Error`]; [`Error::Closed`] after [`process::end`].
     pub fn engine(&self) -> Result<Arc<Engine>> {
         loop {
             let engine = self.engine.load_full();
+            if process::has_ended() {
+                return Err(Error::Closed);
+            }
             if engine.is_own() {
                 return Ok(engine);
             }
@@ -339,79 +372,128 @@ impl Handle {
     }
 }
 
-/// A place in line for a permit.
-pub struct Reservation {
-    cell: Arc<Cell>,
-    ticket: Ticket,
-}
-
-struct Cell {
-    permit: Mutex<Option<Result<Permit>>>,
-    changed: Condvar,
-}
-
-impl Reservation {
-    /// Waits at most `time`; none: not yet.
-    #[must_use]
-    pub fn wait_for(&self, time: Duration) -> Option<Result<Permit>> {
-        let _ = &self.ticket;
-        let permit = lock(&self.cell.permit);
-        let (mut permit, _) = self
-            .cell
-            .changed
-            .wait_timeout_while(permit, time, |permit| permit.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        permit.take()
-    }
+/// When a request ends without an answer, and the timeout that its caller gave.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    when: Instant,
+    timeout: Duration,
 }
 
 /// An answer that has not arrived yet. Dropping it cancels the request.
 pub struct Pending(Arc<Job>);
 
 impl Pending {
-    /// Waits at most `time`; none: not yet. Any number of threads may wait; each gets the answer.
+    /// A permit now, or an answer: [`Error::Overloaded`].
+    pub fn try_reserve(&self) {
+        self.0.granted(self.0.engine.permits.try_reserve(self.0.size.bytes));
+    }
+
+    /// Stands in line for a permit; see [`Pending::reserved`].
+    pub fn reserve(&self) {
+        let job = Arc::clone(&self.0);
+        let ticket = self.0.engine.permits.reserve(self.0.size.bytes, move |permit| job.granted(permit));
+        self.0.hold(|held| held.ticket = Some(ticket));
+    }
+
+    /// Waits at most `time` until the request has its permit, or is answered without one; none: not yet.
     #[must_use]
-    pub fn wait_for(&self, time: Duration) -> Option<Result<OcrResult>> {
-        let state = lock(&self.0.state);
-        let waiting = |state: &mut Answer| matches!(state, Answer::Missing(_));
-        let waited = self.0.changed.wait_timeout_while(state, time, waiting);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        match &*state {
-            Answer::There(result) => Some(result.clone()),
-            Answer::Missing(_) => None,
+    pub fn reserved(&self, time: Duration) -> Option<Result<()>> {
+        self.0.wait(time, |state| match state {
+            State::Open { permit, .. } => permit.as_ref().map(|_| Ok(())),
+            State::Answered(result) => Some(result.as_ref().map(|_| ()).map_err(Error::clone)),
+        })
+    }
+
+    /// The permit, once; none where the request was answered without one, or has not got it yet.
+    #[must_use]
+    pub fn take_permit(&self) -> Option<Permit> {
+        match &mut *lock(&self.0.state) {
+            State::Open { permit, .. } => permit.take(),
+            State::Answered(_) => None,
         }
     }
 
-    /// Calls `then` when the answer is there; at once where it is. Called on a native thread: it must be short and must not touch Python.
-    pub fn notify(&self, then: impl FnOnce() + Send + 'static) {
-        let mut state = lock(&self.0.state);
-        if let Answer::Missing(notify) = &mut *state {
-            *notify = Some(Box::new(then));
+    /// Starts a request whose memory was copied under `permit`.
+    pub fn start(&self, request: Request, mut permit: Permit) {
+        permit.shrink(self.0.size.left_by(&request));
+        Job::start(&self.0, request, permit);
+    }
+
+    /// Takes room for a copy that stands in line, in the order of its event loop; false: not yet, and [`Pending::notify`] tells when to ask
+    /// again.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], and the answer of a request that has one.
+    pub fn take_room(&self, event_loop: u64) -> Result<bool> {
+        let job = &self.0;
+        if let State::Answered(Err(error)) = &*lock(&job.state) {
+            return Err(error.clone());
+        }
+        if job.size.copied == 0 {
+            return Ok(true);
+        }
+        let mut held = lock(&job.held);
+        let place = held.place.get_or_insert_with(|| {
+            let own = Arc::clone(job);
+            job.engine.room.enter(event_loop, job.size.copied, Arc::new(move || own.wake()))
+        });
+        held.room = place.take()?;
+        let has_room = held.room.is_some();
+        drop(held);
+        job.let_go_if_answered();
+        Ok(has_room)
+    }
+
+    /// Starts a request that was copied into room, or names a file, as soon as there is a permit for it, without a thread that waits.
+    pub fn start_in_line(&self, request: Request) {
+        let job = Arc::clone(&self.0);
+        let room = lock(&job.held).room.take();
+        let bytes = job.size.left_by(&request);
+        let ticket = self.0.engine.permits.reserve(bytes, move |permit| {
+            drop(room);
+            match permit {
+                Ok(permit) => Job::start(&job, request, permit),
+                Err(error) => job.answer(Err(error)),
+            }
+        });
+        self.0.hold(|held| held.ticket = Some(ticket));
+    }
+
+    /// Waits at most `time`; none: not yet. Any number of threads may wait; each gets the answer.
+    #[must_use]
+    pub fn wait_for(&self, time: Duration) -> Option<Result<OcrResult>> {
+        self.0.wait(time, |state| match state {
+            State::Open { .. } => None,
+            State::Answered(result) => Some(result.clone()),
+        })
+    }
+
+    /// Calls `then` when the answer is there, at once where it is, and when [`Pending::take_room`] should be asked again. Called on any thread:
+    /// it must be short and must not touch Python.
+    pub fn notify(&self, then: Wake) {
+        if let State::Open { notify, .. } = &mut *lock(&self.0.state) {
+            *notify = Some(then);
             return;
         }
-        drop(state);
         then();
     }
 
     /// The request is not wanted any more.
     pub fn cancel(&self) {
-        self.0.cancel(Error::Closed);
+        if self.0.engine.process.is_own() {
+            self.0.cancel(Error::Closed);
+        }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if self.0.engine.process_is_own() {
+        if self.0.engine.process.is_own() {
             self.0.cancel(Error::Closed);
             return;
         }
+        // The parent's, as in `Engine`.
         std::mem::forget(Arc::clone(&self.0));
-    }
-}
-
-impl Shared {
-    fn process_is_own(&self) -> bool {
-        self.process.is_own()
     }
 }
 
@@ -419,39 +501,46 @@ impl Shared {
 struct Job {
     engine: Arc<Shared>,
     progress: Arc<Progress>,
-    timeout: Option<Duration>,
-    state: Mutex<Answer>,
+    size: Size,
+    deadline: Option<Deadline>,
+    state: Mutex<State>,
     changed: Condvar,
-    task: Mutex<Option<Task<(), Arc<Progress>>>>,
-    ticket: Mutex<Option<Ticket>>,
+    held: Mutex<Held>,
 }
 
-type Notify = Option<Box<dyn FnOnce() + Send>>;
-
-enum Answer {
-    Missing(Notify),
-    There(Result<OcrResult>),
+enum State {
+    Open {
+        /// Granted, and not yet taken by the caller.
+        permit: Option<Permit>,
+        notify: Option<Wake>,
+    },
+    Answered(Result<OcrResult>),
 }
 
-impl Default for Answer {
-    fn default() -> Self {
-        Self::Missing(None)
-    }
+/// What a request gives up when it is answered before its end.
+#[derive(Default)]
+struct Held {
+    place: Option<Place>,
+    room: Option<Taken>,
+    ticket: Option<Ticket>,
+    task: Option<Task<(), Arc<Progress>>>,
 }
 
 impl Job {
     fn start(job: &Arc<Self>, request: Request, mut permit: Permit) {
-        // One granted to a caller who has left goes to the next.
+        // A permit that is granted to a caller who has left goes to the next.
         if job.is_answered() {
             return;
         }
+        let Some(nets) = job.engine.nets.upgrade() else { return job.answer(Err(Error::Closed)) };
         let page = Page {
-            nets: Arc::clone(&job.engine.nets),
+            nets,
             pool: job.engine.device.pool.clone(),
             progress: Arc::clone(&job.progress),
             options: request.options,
             steps: request.steps,
-            max_pixels: job.engine.config.max_pixels,
+            // A file may have changed since its header was read, and the permit is for what it said.
+            max_pixels: job.size.largest,
         };
         let owner = AnswerOnDrop(Arc::clone(job));
         let future = async move {
@@ -460,55 +549,112 @@ impl Job {
             owner.0.answer(result);
         };
         let task = job.engine.process.executor.spawn(&job.progress, future);
-        *lock(&job.task) = Some(task);
-        if job.is_answered() {
-            drop(lock(&job.task).take());
-        }
+        job.hold(|held| held.task = Some(task));
     }
 
     fn is_answered(&self) -> bool {
-        !matches!(*lock(&self.state), Answer::Missing(_))
+        matches!(*lock(&self.state), State::Answered(_))
+    }
+
+    /// Waits at most `time` until `look` sees something.
+    fn wait<T>(&self, time: Duration, look: impl Fn(&State) -> Option<Result<T>>) -> Option<Result<T>> {
+        if !self.engine.process.is_own() {
+            return Some(Err(Error::Forked(self.engine.process.pid())));
+        }
+        let mut seen = None;
+        let is_missing = |state: &mut State| {
+            seen = look(state);
+            seen.is_none()
+        };
+        let waited = self.changed.wait_timeout_while(lock(&self.state), time, is_missing);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        seen
+    }
+
+    fn granted(&self, permit: Result<Permit>) {
+        let granted = match permit {
+            Ok(permit) => permit,
+            Err(error) => return self.answer(Err(error)),
+        };
+        let mut state = lock(&self.state);
+        if let State::Open { permit, .. } = &mut *state {
+            *permit = Some(granted);
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    fn wake(&self) {
+        let notify = match &*lock(&self.state) {
+            State::Open { notify, .. } => notify.clone(),
+            State::Answered(_) => None,
+        };
+        if let Some(notify) = notify {
+            notify();
+        }
     }
 
     /// The first answer counts.
     fn answer(&self, result: Result<OcrResult>) {
         let mut state = lock(&self.state);
-        let Answer::Missing(notify) = &mut *state else { return };
-        let notify = notify.take();
+        if let State::Answered(_) = &*state {
+            return;
+        }
         let counters = &self.engine.counters;
         let counter = match &result {
             Ok(_) => &counters.answered,
             Err(Error::Timeout(_)) => &counters.timed_out,
+            Err(Error::Overloaded { .. }) => &counters.rejected,
             Err(Error::Closed) => &counters.cancelled,
             Err(_) => &counters.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        *state = Answer::There(result);
+        let before = std::mem::replace(&mut *state, State::Answered(result));
         drop(state);
         self.changed.notify_all();
-        if let Some(notify) = notify {
+        let page = self.progress.page;
+        lock(&self.engine.jobs).remove(&page);
+        if let Some(deadline) = self.deadline {
+            self.engine.process.clock.remove(deadline.when, page);
+        }
+        if let State::Open { notify: Some(notify), .. } = &before {
             notify();
         }
-        lock(&self.engine.jobs).remove(&self.progress.page);
     }
 
     /// Answers with `error`, and stops whatever is still done for the request.
     fn cancel(&self, error: Error) {
-        if self.is_answered() {
-            return;
+        if !self.is_answered() {
+            self.answer(Err(error));
+            self.let_go();
         }
-        self.answer(Err(error));
-        drop(lock(&self.ticket).take());
+    }
+
+    /// Adds to what the request gives up; at once, where it was answered meanwhile.
+    fn hold(&self, put: impl FnOnce(&mut Held)) {
+        put(&mut lock(&self.held));
+        self.let_go_if_answered();
+    }
+
+    fn let_go_if_answered(&self) {
+        if self.is_answered() {
+            self.let_go();
+        }
+    }
+
+    fn let_go(&self) {
+        let page = self.progress.page;
         self.progress.cancel();
-        let task = lock(&self.task).take();
-        drop(task);
-        self.engine.device.pool.cancel(self.progress.page);
+        let held = std::mem::take(&mut *lock(&self.held));
+        drop(held);
+        self.engine.process.executor.discard(page);
+        self.engine.device.pool.cancel(page);
     }
 }
 
 impl Expires for Job {
     fn expire(&self) {
-        self.cancel(Error::Timeout(self.timeout.unwrap_or_default()));
+        self.cancel(Error::Timeout(self.deadline.map(|deadline| deadline.timeout).unwrap_or_default()));
     }
 }
 
@@ -530,3 +676,7 @@ async fn fenced(page: impl Future<Output = Result<OcrResult>>) -> Result<OcrResu
     })
     .await
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -58,9 +58,9 @@ pub enum Error {
     /// The device or the runtime cannot be used.
     #[error("{0}")]
     Unavailable(String),
-    /// The engine belongs to the parent process and `on_fork="error"`.
+    /// The engine belongs to the parent process and `on_fork="error"`, or the request does.
     #[error(
-        "this engine was made in process {0} and on_fork=\"error\"; make a ThreadSafeOCR in the child, after the fork"
+        "this was made in process {0}, and a forked child cannot use it; make a ThreadSafeOCR in the child, after the fork"
     )]
     Forked(u32),
 }

@@ -65,3 +65,49 @@ pub fn after() {
     drop(state);
     CHANGED.notify_all();
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+    const A_WHILE: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_fork_waits_for_those_inside_and_newcomers_wait_for_the_fork() {
+        let inside = enter();
+        let (closed, is_closed) = channel();
+        let (open, may_open) = channel::<()>();
+        // Both on the thread that forks.
+        let forking = std::thread::spawn(move || {
+            before();
+            closed.send(STATE.try_lock().is_err()).unwrap();
+            may_open.recv().unwrap();
+            after();
+        });
+        assert!(is_closed.recv_timeout(A_WHILE).is_err(), "somebody is inside");
+        let (entered, has_entered) = channel();
+        let newcomer = std::thread::spawn(move || {
+            let inside = enter();
+            entered.send(()).unwrap();
+            drop(inside);
+        });
+        assert!(has_entered.recv_timeout(A_WHILE).is_err(), "the gate is closed while the fork waits");
+        drop(inside);
+        assert!(is_closed.recv_timeout(SOON).unwrap(), "the child must not inherit a lock that another thread holds");
+        assert!(has_entered.recv_timeout(A_WHILE).is_err(), "the gate is closed during the fork");
+        open.send(()).unwrap();
+        has_entered.recv_timeout(SOON).unwrap();
+        forking.join().unwrap();
+        newcomer.join().unwrap();
+        // What the child finds: nobody inside, an open gate.
+        before();
+        after();
+        let state = lock();
+        assert!(!state.closed && state.inside == 0);
+    }
+}

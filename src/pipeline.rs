@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 
 use parking_lot::Mutex;
 
@@ -216,6 +217,8 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
     let mut images = Vec::with_capacity(inputs.len());
     for input in inputs {
         images.push(Arc::new(decode(input, page.max_pixels)?));
+        // Between two decodes a shorter page may go first, and a caller who left is noticed.
+        give_way().await;
     }
     permit.shrink(images.iter().map(|image| image.pixels().len()).sum());
     let Some(first) = images.first() else { return Ok(OcrResult { width: 0, height: 0, lines: Vec::new() }) };
@@ -223,6 +226,19 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
     let found = if page.steps.detect { find_lines(page, first).await? } else { whole_lines(page, &images) };
     let lines = read_lines(page, found).await?;
     Ok(OcrResult { width, height, lines })
+}
+
+/// Ready at the second poll.
+async fn give_way() {
+    let mut polled = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn decode(input: Input, max_pixels: u64) -> Result<Image> {

@@ -3,12 +3,12 @@
 //! It is one value behind one pointer. A forked child finds that the value belongs to another process, leaks it without touching a lock
 //! that a vanished thread may hold, and makes its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
@@ -31,10 +31,17 @@ pub struct Process {
     pid: u32,
     pub(crate) executor: Executor,
     pub(crate) clock: Arc<Clock>,
-    devices: Mutex<HashMap<Device, Arc<DeviceState>>>,
+    devices: Mutex<Devices>,
     pages: AtomicU64,
+}
+
+#[derive(Default)]
+struct Devices {
+    in_use: HashMap<Device, Arc<DeviceState>>,
     /// Open engines.
-    pub(crate) engines: AtomicU64,
+    engines: usize,
+    /// Unloaded: whoever comes makes a new process value.
+    ended: bool,
 }
 
 /// The workers of a device and the models loaded on it.
@@ -72,34 +79,38 @@ impl Process {
     /// [`Error::Closed`] after [`end`]; [`Error::Unavailable`] where the system gives no thread.
     pub fn current() -> Result<Arc<Self>> {
         loop {
-            if ENDED.load(Ordering::SeqCst) {
+            if has_ended() {
                 return Err(Error::Closed);
             }
             let current = PROCESS.load_full();
-            if let Some(process) = current.as_ref().filter(|process| process.pid == std::process::id()) {
+            if let Some(process) = current.as_ref().filter(|process| process.is_own()) {
                 return Ok(Arc::clone(process));
             }
-            let made = Arc::new(Self {
-                pid: std::process::id(),
-                executor: Executor::new(cores())?,
-                clock: Clock::start()?,
-                devices: Mutex::default(),
-                pages: AtomicU64::new(0),
-                engines: AtomicU64::new(0),
-            });
+            let made = Self::start()?;
             let previous = PROCESS.compare_and_swap(&current, Some(Arc::clone(&made)));
             let won = match (previous.as_ref(), &current) {
                 (None, None) => true,
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b),
                 _ => false,
             };
-            if won {
-                // The parent's value: its threads are not here, its locks may be held for ever.
-                std::mem::forget(current);
-                return Ok(made);
+            if !won {
+                made.stop();
+                continue;
             }
-            made.stop();
+            // The parent's value: its threads are not here, its locks may be held for ever.
+            std::mem::forget(current);
+            if has_ended() {
+                // The exit hook looked before there was anything to end.
+                made.stop();
+            }
         }
+    }
+
+    fn start() -> Result<Arc<Self>> {
+        let clock = Clock::start()?;
+        let executor = Executor::new(cores()).inspect_err(|_| drop(clock.shut_down()))?;
+        let (devices, pages) = (Mutex::default(), AtomicU64::new(0));
+        Ok(Arc::new(Self { pid: std::process::id(), executor, clock, devices, pages }))
     }
 
     /// Whether it was made by this process, and not by the one it forked from.
@@ -107,34 +118,63 @@ impl Process {
         self.pid == std::process::id()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub(crate) fn next_page(&self) -> PageId {
         PageId(self.pages.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Every device in use, with its pool.
-    pub(crate) fn device(&self, device: Device, wanted: &DeviceConfig) -> Result<Arc<DeviceState>> {
-        let mut devices = lock(&self.devices);
-        if let Some(state) = devices.get(&device) {
-            state.agrees(wanted)?;
-            return Ok(Arc::clone(state));
+    /// Opens an engine on a device: this process's value, and the device with its workers. [`Process::close`] ends it.
+    pub(crate) fn open(device: Device, wanted: &DeviceConfig) -> Result<(Arc<Self>, Arc<DeviceState>)> {
+        loop {
+            let process = Self::current()?;
+            let mut devices = lock(&process.devices);
+            if devices.ended {
+                drop(devices);
+                // `unload` is at work.
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            let state = match devices.in_use.get(&device) {
+                Some(state) => {
+                    state.agrees(wanted)?;
+                    Arc::clone(state)
+                }
+                None => Arc::new(DeviceState::new(device, wanted)?),
+            };
+            devices.in_use.insert(device, Arc::clone(&state));
+            devices.engines += 1;
+            drop(devices);
+            return Ok((process, state));
         }
-        let state = Arc::new(DeviceState::new(device, wanted)?);
-        devices.insert(device, Arc::clone(&state));
-        Ok(state)
     }
 
-    fn stop(&self) -> Vec<JoinHandle<()>> {
-        let mut threads = Vec::new();
-        for (_, state) in lock(&self.devices).drain() {
-            threads.extend(state.pool.shut_down(&Error::Closed));
-        }
+    /// An engine ends.
+    pub(crate) fn close(&self) {
+        lock(&self.devices).engines -= 1;
+    }
+
+    /// Ends every thread and waits for it. Returns the devices, with what is loaded on them.
+    fn stop(&self) -> Vec<Arc<DeviceState>> {
+        let mut devices = lock(&self.devices);
+        devices.ended = true;
+        let in_use: Vec<_> = devices.in_use.drain().map(|(_, state)| state).collect();
+        drop(devices);
+        let mut threads: Vec<_> = in_use.iter().flat_map(|state| state.pool.shut_down(&Error::Closed)).collect();
         threads.extend(self.executor.shut_down());
         threads.extend(self.clock.shut_down());
-        threads
+        for thread in threads {
+            // A worker's panic was fenced and answered; nothing more is to be told.
+            let _ = thread.join();
+        }
+        in_use
     }
 }
 
-/// A GPU's activations, together.
+/// A GPU's activations, together: two detections of 4000x2816 pixels, and no more than two run at once. A quarter of the free memory would fit
+/// a card better, but ONNX Runtime does not tell it, and asking CUDA takes unsafe calls.
 const CUDA_ACTIVATION_BYTES: usize = 4 << 30;
 const CPU_ACTIVATION_BYTES: usize = 512 << 20;
 /// Crops in a GPU's run of recognition: enough to fill the card, few enough that a lone page does not pay for blanks.
@@ -184,6 +224,9 @@ impl DeviceState {
 
     /// The nets of a set; loaded once.
     pub(crate) fn nets(&self, set: &ModelSet) -> Result<Arc<Nets>> {
+        if let Some(error) = self.pool.ended() {
+            return Err(error);
+        }
         let mut loaded = lock(&self.loaded);
         if let Some((_, nets)) = loaded.sets.iter().find(|(known, _)| known == set) {
             return Ok(Arc::clone(nets));
@@ -192,8 +235,12 @@ impl DeviceState {
         let (rec, rec_group) = self.net(&mut loaded, &set.rec, "rec")?;
         let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, "cls")).transpose()?;
         let cls_group = cls.as_ref().map_or(rec_group, |(_, group)| *group);
+        let dictionary = check(&det, &rec, set)?.into();
+        if self.device == Device::Cpu {
+            try_detection(&det, set)?;
+        }
         let nets = Arc::new(Nets {
-            dictionary: self.check(&det, &rec, set)?.into(),
+            dictionary,
             det,
             rec,
             cls: cls.map(|(net, _)| net),
@@ -219,51 +266,57 @@ impl DeviceState {
                     return Err(Error::Unavailable(format!("{device} has no workers")));
                 };
                 let names: Vec<String> = (0..CUDA_WORKERS).map(|k| format!("ocr-cuda{index}-{kind}{k}")).collect();
-                self.pool.add_group(&names)?
+                let own = Arc::clone(&net);
+                self.pool.add_group_with(&names, move |worker| own.session(worker, false).map(drop))?
             }
         };
         loaded.nets.insert(path.to_owned(), (Arc::clone(&net), group));
         Ok((net, group))
     }
+}
 
-    /// Loads the models where that may be done here, and checks that they are what they are said to be.
-    fn check(&self, det: &Net, rec: &Net, set: &ModelSet) -> Result<Vec<String>> {
-        // On a GPU sessions are made on their workers' threads only; the files are checked on the CPU.
-        let on_cpu = |net: &Net, path: &Path| match self.device {
-            Device::Cpu => net.session(0, false),
-            Device::Cuda(_) => Ok(Arc::new(crate::runtime::Session::load(path, Device::Cpu, 1, false)?)),
-        };
-        let det = on_cpu(det, &set.det)?;
-        let rec = on_cpu(rec, &set.rec)?;
-        if !matches!(det.input_shape(), [_, 3 | -1, _, _]) || det.output_shape().len() != 4 {
-            let shapes = format!("{:?} to {:?}", det.input_shape(), det.output_shape());
-            return Err(Error::ModelLoad(format!(
-                "{}: its shapes are {shapes}; is it a detection model?",
-                set.det.display()
-            )));
-        }
-        // A first small run: it finds out whether the output has the input's size, and the arena's growth begins with it.
-        let (input, mut output) = (vec![0.0; 3 * 32 * 32], vec![0.0; 32 * 32]);
-        let (input, output) = ((&*input, [1, 3, 32, 32]), (&mut *output, [1, 1, 32, 32]));
-        det.run_into("detection", input, output, &Stop::default()).map_err(|e| {
-            Error::ModelLoad(format!("{}: a trial run failed ({e}); is it a detection model?", set.det.display()))
-        })?;
-        let [_, _, classes] = *rec.output_shape() else {
-            let shape = rec.output_shape();
-            return Err(Error::ModelLoad(format!(
-                "{}: its output is {shape:?}; is it a recognition model?",
-                set.rec.display()
-            )));
-        };
-        let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
-        dictionary(&set.characters, classes, &set.rec)
+/// Checks that the models are what they are said to be; on the CPU this loads them.
+fn check(det: &Net, rec: &Net, set: &ModelSet) -> Result<Vec<String>> {
+    let det = det.session(0, false)?;
+    let rec = rec.session(0, false)?;
+    if !matches!(det.input_shape(), [_, 3 | -1, _, _]) || det.output_shape().len() != 4 {
+        let shapes = format!("{:?} to {:?}", det.input_shape(), det.output_shape());
+        return Err(Error::ModelLoad(format!(
+            "{}: its shapes are {shapes}; is it a detection model?",
+            set.det.display()
+        )));
     }
+    let [_, _, classes] = *rec.output_shape() else {
+        let shape = rec.output_shape();
+        return Err(Error::ModelLoad(format!(
+            "{}: its output is {shape:?}; is it a recognition model?",
+            set.rec.display()
+        )));
+    };
+    let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
+    dictionary(&set.characters, classes, &set.rec)
+}
+
+/// A first small run: it finds out whether the output has the input's size, and the growth of the arena begins with it.
+fn try_detection(det: &Net, set: &ModelSet) -> Result<()> {
+    let (input, mut output) = (vec![0.0; 3 * 32 * 32], vec![0.0; 32 * 32]);
+    let (input, output) = ((&*input, [1, 3, 32, 32]), (&mut *output, [1, 1, 32, 32]));
+    det.session(0, false)?.run_into("detection", input, output, &Stop::default()).map_err(|e| {
+        Error::ModelLoad(format!("{}: a trial run failed ({e}); is it a detection model?", set.det.display()))
+    })
 }
 
 /// Ends everything: intake stops, runs are terminated, threads are joined. For the interpreter's exit hook; idempotent.
 pub fn end() {
     ENDED.store(true, Ordering::SeqCst);
-    stop_current();
+    if let Some(process) = own() {
+        process.stop();
+    }
+}
+
+/// Whether [`end`] was called.
+pub(crate) fn has_ended() -> bool {
+    ENDED.load(Ordering::SeqCst)
 }
 
 /// Unloads every model and ends the workers; the next engine starts anew.
@@ -271,23 +324,23 @@ pub fn end() {
 /// # Errors
 /// [`Error::Config`] while an engine is open.
 pub fn unload() -> Result<()> {
-    let current = PROCESS.load_full().filter(|process| process.pid == std::process::id());
-    let open = current.map_or(0, |process| process.engines.load(Ordering::SeqCst));
-    if open > 0 {
-        return Err(Error::Config(format!("{open} engines are open; close() them before unload()")));
+    let Some(process) = own() else { return Ok(()) };
+    let mut devices = lock(&process.devices);
+    if devices.engines > 0 {
+        return Err(Error::Config(format!("{} engines are open; close() them before unload()", devices.engines)));
     }
-    stop_current();
+    devices.ended = true;
+    drop(devices);
+    for device in process.stop() {
+        // Closed engines may still point here; the models go now.
+        *lock(&device.loaded) = Loaded::default();
+    }
+    PROCESS.compare_and_swap(&process, None);
     Ok(())
 }
 
-fn stop_current() {
-    let current = PROCESS.load_full();
-    let Some(process) = current.filter(|process| process.pid == std::process::id()) else { return };
-    for thread in process.stop() {
-        // A worker's panic was fenced and answered; nothing more is to be told.
-        let _ = thread.join();
-    }
-    PROCESS.store(None);
+fn own() -> Option<Arc<Process>> {
+    PROCESS.load_full().filter(|process| process.is_own())
 }
 
 /// Something that has a deadline.
@@ -304,7 +357,8 @@ pub(crate) struct Clock {
 
 #[derive(Default)]
 struct ClockState {
-    due: Vec<(Instant, Weak<dyn Expires>)>,
+    /// Ordered, and not a heap: an answered request is taken out, however far its deadline.
+    due: BTreeMap<(Instant, PageId), Weak<dyn Expires>>,
     ended: bool,
     thread: Option<JoinHandle<()>>,
 }
@@ -320,10 +374,19 @@ impl Clock {
         Ok(clock)
     }
 
-    /// `request` expires at `when`, unless it is gone by then.
-    pub(crate) fn add(&self, when: Instant, request: Weak<dyn Expires>) {
-        lock(&self.state).due.push((when, request));
-        self.changed.notify_one();
+    /// `request` expires at `when`, unless it is removed or gone by then.
+    pub(crate) fn add(&self, when: Instant, page: PageId, request: Weak<dyn Expires>) {
+        let mut state = lock(&self.state);
+        let is_next = state.due.first_key_value().is_none_or(|((first, _), _)| when < *first);
+        state.due.insert((when, page), request);
+        if is_next {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The request was answered.
+    pub(crate) fn remove(&self, when: Instant, page: PageId) {
+        lock(&self.state).due.remove(&(when, page));
     }
 
     fn shut_down(&self) -> Option<JoinHandle<()>> {
@@ -336,25 +399,109 @@ impl Clock {
     fn work(&self) {
         let mut state = lock(&self.state);
         while !state.ended {
-            let now = Instant::now();
-            state.due.retain(|(_, request)| request.strong_count() > 0);
-            let (expired, left): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut state.due).into_iter().partition(|(when, _)| *when <= now);
-            state.due = left;
-            if !expired.is_empty() {
-                drop(state);
-                expired.iter().filter_map(|(_, request)| request.upgrade()).for_each(|request| request.expire());
-                state = lock(&self.state);
+            let Some(next) = state.due.first_entry() else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = next.key().0.saturating_duration_since(Instant::now());
+            if left > Duration::ZERO {
+                state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }
-            let next = state.due.iter().map(|(when, _)| *when).min();
-            state = match next {
-                Some(when) => {
-                    let waited = self.changed.wait_timeout(state, when.saturating_duration_since(now));
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            let request = next.remove();
+            drop(state);
+            if let Some(request) = request.upgrade() {
+                request.expire();
+            }
+            state = lock(&self.state);
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    struct Request(u64, Sender<u64>);
+
+    impl Expires for Request {
+        fn expire(&self) {
+            self.1.send(self.0).unwrap();
+        }
+    }
+
+    struct Requests {
+        clock: Arc<Clock>,
+        sender: Sender<u64>,
+        expired: Receiver<u64>,
+    }
+
+    impl Requests {
+        fn new() -> Self {
+            let (sender, expired) = channel();
+            Self { clock: Clock::start().unwrap(), sender, expired }
+        }
+
+        #[must_use]
+        fn add(&self, when: Instant, number: u64) -> Arc<Request> {
+            let request = Arc::new(Request(number, self.sender.clone()));
+            let expires: Arc<dyn Expires> = request.clone();
+            self.clock.add(when, PageId(number), Arc::downgrade(&expires));
+            request
+        }
+
+        fn next(&self) -> u64 {
+            self.expired.recv_timeout(SOON).unwrap()
+        }
+    }
+
+    impl Drop for Requests {
+        fn drop(&mut self) {
+            self.clock.shut_down().unwrap().join().unwrap();
+        }
+    }
+
+    #[test]
+    fn deadlines_pass_in_their_order_whatever_order_they_came_in() {
+        let requests = Requests::new();
+        let now = Instant::now();
+        let far = requests.add(now + Duration::from_hours(1), 0);
+        let later = requests.add(now + Duration::from_millis(200), 1);
+        // The clock sleeps towards a later one.
+        let sooner = requests.add(now + Duration::from_millis(50), 2);
+        let past = requests.add(now, 3);
+        assert_eq!([requests.next(), requests.next(), requests.next()], [3, 2, 1]);
+        assert!(now.elapsed() >= Duration::from_millis(200));
+        drop((far, later, sooner, past));
+    }
+
+    #[test]
+    fn a_request_that_was_answered_or_is_gone_does_not_expire_and_leaves_nothing() {
+        let requests = Requests::new();
+        let soon = Instant::now() + Duration::from_millis(50);
+        let answered = requests.add(soon, 1);
+        requests.clock.remove(soon, PageId(1));
+        drop(requests.add(soon, 2));
+        let same_time = requests.add(soon, 3);
+        assert_eq!(requests.next(), 3);
+        assert!(requests.expired.try_recv().is_err());
+        assert!(lock(&requests.clock.state).due.is_empty());
+        drop((answered, same_time));
+    }
+
+    #[test]
+    fn thousands_of_deadlines_pass_each_once() {
+        let requests = Requests::new();
+        let now = Instant::now();
+        let all: Vec<_> = (0..5000).map(|n| requests.add(now + Duration::from_micros(n * 7919 % 5000), n)).collect();
+        let mut expired: Vec<u64> = (0..5000).map(|_| requests.next()).collect();
+        expired.sort_unstable();
+        assert!(expired.into_iter().eq(0..5000));
+        drop(all);
     }
 }

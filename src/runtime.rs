@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ort::AsPointer;
 use ort::environment::Environment;
@@ -29,6 +30,8 @@ struct Loaded {
     /// The process that made the arena of large runs. A forked child makes its own: a vanished thread may hold its parent's lock.
     arena_of: u32,
 }
+/// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
+static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 /// Where sessions run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,12 +90,23 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
 /// `THREADSAFE_OCR_LOG`: what ONNX Runtime writes to stderr. Workers never call Python's logging.
 fn log_level() -> ort::logging::LogLevel {
     use ort::logging::LogLevel;
-    match std::env::var("THREADSAFE_OCR_LOG").unwrap_or_default().as_str() {
-        "verbose" | "debug" => LogLevel::Verbose,
+    match std::env::var("THREADSAFE_OCR_LOG").unwrap_or_default().to_lowercase().as_str() {
+        "debug" => LogLevel::Verbose,
         "info" => LogLevel::Info,
         "warning" => LogLevel::Warning,
-        _ => LogLevel::Error,
+        "error" => LogLevel::Error,
+        // Whatever fails is told to the caller who asked for it; stderr is the host program's.
+        _ => LogLevel::Fatal,
     }
+}
+
+/// `THREADSAFE_OCR_PROFILE`: the beginning of the names of the JSON files, one for each session, to which ONNX Runtime writes when it is
+/// dropped how long every node ran, on which provider and on which thread.
+fn profile() -> Option<PathBuf> {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let mut name = std::env::var_os("THREADSAFE_OCR_PROFILE").filter(|name| !name.is_empty())?;
+    name.push(format!("-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    Some(name.into())
 }
 
 fn environment() -> Result<Environment> {
@@ -161,7 +175,10 @@ impl std::fmt::Debug for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let _inside = fork::enter();
-        self.inner.take();
+        let session = self.inner.take();
+        if is_lost(self.device) {
+            std::mem::forget(session);
+        }
     }
 }
 
@@ -172,10 +189,12 @@ impl Session {
     /// # Errors
     /// [`Error::ModelLoad`] naming the file, [`Error::Unavailable`] when the device cannot be used.
     pub fn load(path: &Path, device: Device, threads: usize, large: bool) -> Result<Self> {
+        if is_lost(device) {
+            return Err(lost(device, "it failed earlier"));
+        }
         let _inside = fork::enter();
         let environment = environment()?;
-        let session =
-            build(&environment, path, device, threads, large).map_err(|e| load_error(path, device, &e.to_string()))?;
+        let session = build(&environment, path, device, threads, large)?;
         let io = |outlets: &[Outlet], what: &str| -> Result<(CString, Vec<i64>)> {
             let [outlet] = outlets else {
                 let count = outlets.len();
@@ -300,25 +319,39 @@ impl Session {
     }
 
     fn run_error(&self, stage: &'static str, stop: &Stop, message: &str) -> Error {
-        if stop.is_stopped() {
-            return Error::Closed;
+        if let Device::Cuda(index) = self.device
+            && ends_the_card(message)
+        {
+            LOST.lock().push(index);
+            return lost(self.device, message);
         }
-        let lost = matches!(self.device, Device::Cuda(_)) && is_sticky(message);
-        if lost {
-            return Error::Unavailable(format!(
-                "{} is lost until this process is restarted ({message}); restart the process",
-                self.device
-            ));
-        }
-        Error::inference(stage, message)
+        if stop.is_stopped() { Error::Closed } else { Error::inference(stage, message) }
     }
 }
 
-/// CUDA errors after which every further call of the process fails. Running out of memory is not one.
-fn is_sticky(message: &str) -> bool {
-    let is_cuda =
-        message.contains("CUDA failure") || message.contains("CUDNN failure") || message.contains("CUBLAS failure");
-    is_cuda && !message.contains("out of memory") && !message.contains("ALLOC_FAILED")
+fn is_lost(device: Device) -> bool {
+    matches!(device, Device::Cuda(index) if LOST.lock().contains(&index))
+}
+
+fn lost(device: Device, message: &str) -> Error {
+    let message = complaint(message);
+    Error::Unavailable(format!(
+        "{device} is lost to this process ({message}): after such an error CUDA fails until the process ends. Restart it; engines on the CPU \
+         go on"
+    ))
+}
+
+/// The number of a CUDA error in a message of ONNX Runtime.
+fn cuda_error(message: &str) -> Option<u32> {
+    let (_, rest) = message.split_once("CUDA failure ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Whether CUDA will fail until the process ends: the errors of which NVIDIA's headers say that the process must be terminated and
+/// relaunched, an uncorrectable memory error, a context that is gone, and the unknown error that a card gives which fell off its bus. The
+/// others, running out of memory among them, fail one run.
+fn ends_the_card(message: &str) -> bool {
+    matches!(cuda_error(message), Some(214 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999))
 }
 
 fn build(
@@ -327,25 +360,38 @@ fn build(
     device: Device,
     threads: usize,
     large: bool,
-) -> ort::Result<ort::session::Session> {
-    let builder = ort::session::Session::builder(environment)?;
-    let mut builder = with_device(builder, device, threads)?;
-    if large && device == Device::Cpu {
-        // Plans of earlier runs need more memory than the arena does, and one is kept for every shape.
-        builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
-    }
-    builder.commit_from_file(path)
+) -> Result<ort::session::Session> {
+    let unusable = |message: String| match device {
+        Device::Cpu => unloadable(path, &message),
+        Device::Cuda(_) => unavailable(device, &message),
+    };
+    let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
+    let mut builder = with_device(builder, device, threads, large).map_err(|e| unusable(e.to_string()))?;
+    builder.commit_from_file(path).map_err(|e| match e.to_string() {
+        // CUDA, CUDNN or CUBLAS.
+        message if message.contains(" failure ") => unusable(message),
+        message => unloadable(path, &message),
+    })
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours
-fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> BuilderResult {
+fn with_device(builder: SessionBuilder, device: Device, threads: usize, large: bool) -> BuilderResult {
     // Spinning threads burn a third of a service's processor time (reference: RapidOCR's defaults, measured) and win nothing here.
-    let builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
+    let mut builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
+    if let Some(profile) = profile() {
+        builder = builder.with_profiling(profile)?;
+    }
     match device {
-        // The default of `ep::CPU` is no arena; with one, and shrinkage after large runs, memory is lowest.
-        Device::Cpu => builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()]),
+        Device::Cpu => {
+            if large {
+                // Plans of earlier runs need more memory than the arena does, and one would be kept for every shape.
+                builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
+            }
+            // The default of `ep::CPU` is no arena; with one, and shrinkage after large runs, memory is lowest.
+            builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()])
+        }
         Device::Cuda(index) => builder.with_execution_providers([ort::ep::CUDA::default()
-            .with_device_id(index as i32)
+            .with_device_id(index.try_into().unwrap_or(i32::MAX))
             // Widths vary: an exhaustive search for every new shape would cost seconds each.
             .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
             .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
@@ -356,17 +402,65 @@ fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> Build
     }
 }
 
-fn load_error(path: &Path, device: Device, message: &str) -> Error {
-    match device {
-        Device::Cpu => Error::ModelLoad(format!(
-            "{} cannot be loaded ({message}); it must be a model in ONNX format, whole and readable",
-            path.display()
-        )),
-        Device::Cuda(_) => Error::Unavailable(format!(
-            "device=\"{device}\" cannot be used: {message}. It needs an NVIDIA driver (nvidia-smi must list the GPU) and the GPU build of ONNX \
-             Runtime alone in the environment: pip uninstall -y onnxruntime onnxruntime-gpu && pip install \
-             \"onnxruntime-gpu[cuda,cudnn]>=1.22\". Without a GPU use device=\"cpu\" or \"auto\""
-        )),
+fn unloadable(path: &Path, message: &str) -> Error {
+    let message = complaint(message);
+    Error::ModelLoad(format!(
+        "{} cannot be loaded ({message}); it must be a model in ONNX format, whole and readable",
+        path.display()
+    ))
+}
+
+fn unavailable(device: Device, message: &str) -> Error {
+    let message = complaint(message);
+    let remedy = remedy(&message);
+    Error::Unavailable(format!(
+        "device=\"{device}\" cannot be used: {message}. {remedy}. Without a GPU use device=\"cpu\" or \"auto\""
+    ))
+}
+
+/// A message of ONNX Runtime without the places in its source: `CUDA failure 100: no CUDA-capable device is detected in cudaGetDeviceCount(..)`.
+fn complaint(message: &str) -> String {
+    if let Some(at) = message.find("CUDA failure ") {
+        let mut parts = message[at..].split(" ; ");
+        let what = parts.next().unwrap_or_default();
+        let call = parts.find_map(|part| part.strip_prefix("expr=")).unwrap_or("CUDA").trim();
+        return format!("{what} in {}", call.trim_end_matches(';'));
+    }
+    // After the mark: number : name : text.
+    let told = message.rsplit_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
+    told.unwrap_or(message).trim().trim_end_matches('.').to_owned()
+}
+
+/// What is missing on the way to the GPU, and how to get it.
+fn remedy(complaint: &str) -> &'static str {
+    let missing = complaint.split_once("with error: ").map_or("", |(_, missing)| missing);
+    match cuda_error(complaint) {
+        Some(2) => "The GPU has no memory left: end what else uses it (nvidia-smi lists it)",
+        Some(3) => {
+            "Where a process used CUDA before it was forked, its children cannot: start them with multiprocessing's \"spawn\", or make \
+             the first ThreadSafeOCR after the fork"
+        }
+        Some(35) => "The NVIDIA driver is too old for the installed CUDA libraries: update it",
+        Some(100) => {
+            "The NVIDIA driver shows this process no GPU: nvidia-smi must list it, CUDA_VISIBLE_DEVICES must not hide it, and a container \
+             must be started with it (docker run --gpus all)"
+        }
+        Some(_) => "nvidia-smi tells the state of the GPU and its driver",
+        None if complaint.contains("Invalid device ID") => {
+            "There is no GPU of this number: nvidia-smi -L lists them, CUDA_VISIBLE_DEVICES renumbers them"
+        }
+        None if complaint.contains("not enabled in this build") || missing.contains("onnxruntime") => {
+            "The GPU build of ONNX Runtime is not complete: another onnxruntime package has overwritten or removed its files (or \
+             ORT_DYLIB_PATH names another build). Run: pip install --force-reinstall --no-deps onnxruntime-gpu"
+        }
+        None if missing.starts_with("libcuda.so") => {
+            "The NVIDIA driver is not installed: install it, until nvidia-smi lists the GPU; a container must be started with it (docker \
+             run --gpus all)"
+        }
+        None => {
+            "It needs NVIDIA's CUDA and cuDNN libraries: pip install \"onnxruntime-gpu[cuda,cudnn]>=1.22\", and an NVIDIA driver \
+             (nvidia-smi must list the GPU)"
+        }
     }
 }
 
@@ -432,4 +526,45 @@ fn get_or_load(slot: &mut Option<Arc<Session>>, load: impl FnOnce() -> Result<Se
     let session = Arc::new(load()?);
     *slot = Some(Arc::clone(&session));
     Ok(session)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_cuda_never_recovers_from_end_the_card() {
+        let says = |code: u32| ends_the_card(&format!("Non-zero status code. CUDA failure {code}: some text ; GPU=0"));
+        assert!([700, 702, 719, 999].into_iter().all(says));
+        assert!(![2, 9, 98, 701, 7000].into_iter().any(says), "out of memory and the like fail one run");
+        assert!(!ends_the_card("CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR"));
+    }
+
+    #[test]
+    fn a_complaint_is_told_without_places_in_foreign_source() {
+        let failure = "/src/cuda_call.cc:154 CudaCall() [with X = bool] CUDA failure 35: driver is insufficient ; GPU=-1 ; hostname=a ; \
+                       file=/src/info.cc ; line=70 ; expr=cudaGetDeviceCount(&n); \n\n";
+        assert_eq!(complaint(failure), "CUDA failure 35: driver is insufficient in cudaGetDeviceCount(&n)");
+        let failure =
+            "/src/bridge.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load a.so with error: b.so: missing\n";
+        assert_eq!(complaint(failure), "Failed to load a.so with error: b.so: missing");
+        assert_eq!(complaint("File at `x : y : z` does not exist"), "File at `x : y : z` does not exist");
+    }
+
+    #[test]
+    fn every_step_on_the_way_to_a_gpu_has_its_own_advice() {
+        let load = "Failed to load library /x/onnxruntime/capi/libonnxruntime_providers_cuda.so with error: ";
+        let advice = |complaint: &str| remedy(complaint).to_owned();
+        assert!(advice(&format!("{load}libcublasLt.so.13: cannot open shared object file")).contains("[cuda,cudnn]"));
+        assert!(
+            advice(&format!("{load}libcuda.so.1: cannot open shared object file")).contains("driver is not installed")
+        );
+        let gone = "/x/onnxruntime/capi/libonnxruntime_providers_cuda.so: cannot open shared object file";
+        assert!(advice(&format!("{load}{gone}")).contains("--force-reinstall --no-deps onnxruntime-gpu"));
+        assert!(advice("CUDA execution provider is not enabled in this build").contains("--force-reinstall"));
+        assert!(advice("CUDA failure 35: insufficient").contains("too old"));
+        assert!(advice("CUDA failure 100: no device").contains("no GPU"));
+        assert!(advice("CUDA failure 3: initialization error").contains("spawn"));
+        assert!(advice("Invalid device ID: 1, must be between 0 and 1").contains("no GPU of this number"));
+    }
 }

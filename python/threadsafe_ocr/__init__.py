@@ -2,7 +2,10 @@
 
 >>> from threadsafe_ocr import ThreadSafeOCR
 >>> with ThreadSafeOCR() as ocr:
-...     page = ocr.read("tests/data/pages/zh0005.png")
+...     page = ocr.read("page.png")
+>>> print(page.text)
+Hello, world
+Total: 42.50
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import atexit as _atexit
 import os as _os
 import threading as _threading
 
+# Refuses subinterpreters, so it comes before the native part is loaded.
+import threadsafe_ocr.interpreter as _interpreter  # noqa: F401
 from threadsafe_ocr import _core
 from threadsafe_ocr._core import __version__, unload
 from threadsafe_ocr.exceptions import (
@@ -63,6 +68,4 @@ if _threading.current_thread() is _threading.main_thread():
     _core.this_is_the_main_thread()
 _atexit.register(_core.shut_down)
 if hasattr(_os, "register_at_fork"):
-    _os.register_at_fork(
-        before=_core.before_fork, after_in_parent=lambda: _core.after_fork(False), after_in_child=_in_child
-    )
+    _os.register_at_fork(before=_core.before_fork, after_in_parent=lambda: _core.after_fork(False), after_in_child=_in_child)

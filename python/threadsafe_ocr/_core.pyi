@@ -1,25 +1,31 @@
 """Native core of threadsafe_ocr; use `threadsafe_ocr.ThreadSafeOCR`."""
 
-from typing import Any
+from typing import Any, final
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "Pending",
+    "ThreadSafeOCR",
+    "__version__",
+    "after_fork",
+    "before_fork",
+    "init",
+    "next_news",
+    "shut_down",
+    "this_is_the_main_thread",
+    "unload",
+]
 
 __version__: str
 
+@disjoint_base
 class ThreadSafeOCR:
     def __new__(cls, models: Any, settings: dict[str, Any]) -> Any: ...
-    def start(
-        self,
-        inputs: list[Any],
-        *,
-        detect: bool,
-        recognize: bool,
-        timeout: float | None,
-        wait: bool,
-        rgb: bool,
-        in_line: bool,
-        line: int | None,
-        number: int,
-        options: dict[str, Any],
-    ) -> Pending: ...
+    def _open(
+        self, inputs: list[tuple[Any, bool]], *, detect: bool, recognize: bool, timeout: float | None, options: dict[str, Any]
+    ) -> Pending:
+        """Opens a request for `inputs`, of which only sizes are looked at; each comes with whether it is RGB. Its time runs."""
     def stats(self) -> dict[str, Any]:
         """Counters so far: this object's requests and queue, and its device's runs, shared by all objects."""
     def close(self, cancel: bool = False) -> None:
@@ -28,15 +34,32 @@ class ThreadSafeOCR:
     def closed(self) -> bool:
         """Whether close() was called."""
 
+@final
 class Pending:
-    def wait(self, timeout: float | None = None) -> Any: ...
-    def cancel(self) -> None: ...
+    """A request, and its answer to come."""
+
+    def reserve(self, wait: bool) -> None:
+        """Waits for a permit, without the GIL; `wait=False` refuses at once where none is free."""
+    def take_room(self, event_loop: int) -> bool:
+        """In an event loop: takes room for what is to be copied; False: not yet, `notify` tells when to ask again."""
+    def start(self, inputs: list[tuple[Any, bool]]) -> None:
+        """Copies `inputs`, without the GIL, and starts: under its permit where it has one, else in line for one."""
+    def notify(self, line: int, number: int) -> None:
+        """Sends `number` to a line of `next_news` when the answer is there, or when `take_room` should be asked again."""
+    def wait(self, timeout: float | None = None) -> Any:
+        """Waits for the answer, without the GIL; None where it is not there after `timeout` seconds, the request then goes on."""
+    def poll(self) -> Any:
+        """The answer, or None where it is not there yet."""
+    def cancel(self) -> None:
+        """The request is not wanted any more; what it had queued is taken out, what runs only for it is stopped."""
 
 def init(library: str, preload: list[str]) -> None: ...
 def unload() -> None:
     """Unloads all models and ends the workers; ConfigError while an engine is open."""
 
-def next_finished(line: int) -> int | None: ...
+def next_news(line: int) -> int | None:
+    """Waits, without the GIL, for the next request of a line (0: futures, 1: asyncio) to look at. For the package's daemon threads."""
+
 def shut_down() -> None: ...
 def before_fork() -> None: ...
 def after_fork(child: bool) -> None: ...

@@ -1,4 +1,12 @@
-"""Everything that threadsafe_ocr raises of its own. All of it is an OcrError."""
+"""Everything that threadsafe_ocr raises of its own. All of it is an OcrError.
+
+>>> from threadsafe_ocr import InvalidImageError, OcrError, ThreadSafeOCR
+>>> try:
+...     ThreadSafeOCR().read(b"hello")
+... except InvalidImageError as error:
+...     print(isinstance(error, OcrError), error)
+True not an image: ...
+"""
 
 
 class OcrError(Exception):

@@ -13,7 +13,7 @@ import numpy as np
 
 from threadsafe_ocr import _core, runtime, waiting
 from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
-from threadsafe_ocr.inputs import normalise
+from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.result import OcrResult, TextLine, from_raw
 
 MODELS = Path(__file__).parent / "models"
@@ -36,10 +36,11 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
 
-    >>> with ThreadSafeOCR() as ocr:
-    ...     page = ocr.read("tests/data/pages/zh0005.png")
-    >>> len(page.lines)
-    1
+    >>> with ThreadSafeOCR(rec_score_thresh=0.5) as ocr:
+    ...     page = ocr.read("page.png")
+    ...     answered = ocr.stats()["answered"]
+    >>> len(page.lines), answered, ocr.closed
+    (2, 1, True)
     """
 
     _arguments: tuple[Any, dict[str, Any]]
@@ -48,26 +49,29 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         cls, models: str | os.PathLike[str] | dict[str, Any] = "v6-small", *, device: str = "auto", precision: str = "f32", **settings: Any
     ) -> ThreadSafeOCR:
         if precision != "f32":
-            raise ConfigError(f"precision={precision!r}; this version has \"f32\"")
+            raise ConfigError(f'precision={precision!r}; this version has "f32"')
         unknown = settings.keys() - set(SETTINGS)
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see the table of settings in the README")
         folder = os.environ.get("THREADSAFE_OCR_MODEL_DIR") or MODELS
         given = os.fspath(models) if isinstance(models, os.PathLike) else models
-        make = functools.partial(super().__new__, cls, given)
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
         native = {**settings, "model_folder": str(folder)}
-        self: ThreadSafeOCR
-        if chosen == "auto" and runtime.has_gpu_flavour():
+        new = functools.partial(super().__new__, cls, given)
+
+        def make(on: str) -> ThreadSafeOCR:
+            runtime.start(on)
+            made: ThreadSafeOCR = new({**native, "device": on})
+            return made
+
+        if chosen == "auto" and runtime.may_use_gpu():
             try:
-                runtime.start("cuda")
-                self = make({**native, "device": "cuda"})
-            except EngineUnavailableError:
-                self = make({**native, "device": "cpu"})
+                self = make("cuda")
+            except EngineUnavailableError as error:
+                runtime.use_cpu_instead(error)
+                self = make("cpu")
         else:
-            chosen = "cpu" if chosen == "auto" else chosen
-            runtime.start(chosen)
-            self = make({**native, "device": chosen})
+            self = make("cpu" if chosen == "auto" else chosen)
         self._arguments = (models, {"device": device, "precision": precision, **settings})
         return self
 
@@ -84,28 +88,34 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         self.close(cancel=kind is not None)
 
-    def _start(
+    def _prepare(
         self,
         images: list[Any],
         *,
         detect: bool = True,
         recognize: bool = True,
         timeout: float | None = None,
-        wait: bool = True,
         color: Literal["bgr", "rgb"] = "bgr",
-        in_line: bool = False,
-        line: int | None = None,
-        number: int = 0,
         options: dict[str, Any],
-    ) -> _core.Pending:
+    ) -> tuple[_core.Pending, list[Source]]:
+        """A request whose time runs, and what is to be loaded once it has its permit."""
         if color not in ("bgr", "rgb"):
             raise ConfigError(f'color={color!r}; it can be "bgr" or "rgb"')
-        taken = [normalise(image) for image in images]
-        rgb = color == "rgb" if not taken or taken[0][1] is None else taken[0][1]
-        return self.start(
-            [value for value, _ in taken], detect=detect, recognize=recognize, timeout=timeout, wait=wait, rgb=rgb, in_line=in_line,
-            line=line, number=number, options=options,
-        )  # fmt: skip
+        sources = [source(image, rgb=color == "rgb") for image in images]
+        heads = [(one.head, one.rgb) for one in sources]
+        return self._open(heads, detect=detect, recognize=recognize, timeout=timeout, options=options), sources
+
+    def _start(self, images: list[Any], *, wait: bool = True, **keywords: Any) -> _core.Pending:
+        """Starts a request, once there is a permit for it. Keywords as `_prepare`."""
+        pending, sources = self._prepare(images, **keywords)
+        try:
+            pending.reserve(wait)
+            pending.start([(one.load(), one.rgb) for one in sources])
+        except BaseException:
+            # The traceback keeps `pending` alive.
+            pending.cancel()
+            raise
+        return pending
 
     def read(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
@@ -120,20 +130,34 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
         Raises InvalidImageError, ImageNotFoundError, ImageFileError, TypeError, ConfigError, OcrTimeoutError, OverloadedError,
         InferenceError, EngineClosedError.
+
+        >>> ocr = ThreadSafeOCR()
+        >>> [line.text for line in ocr.read("page.png", timeout=30).lines]
+        ['Hello, world', 'Total: 42.50']
         """
         return from_raw(self._start([image], timeout=timeout, wait=wait, color=color, options=options).wait())
 
     def detect(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> OcrResult:
-        """Finds the lines of a page without reading them: their texts are empty, their scores detection's. Otherwise as `read`."""
+        """Finds the lines of a page without reading them: their texts are empty, their scores detection's. Otherwise as `read`.
+
+        >>> [line.text for line in ThreadSafeOCR().detect("page.png").lines]
+        ['', '']
+        """
         options.setdefault("use_textline_orientation", False)
         return from_raw(self._start([image], recognize=False, timeout=timeout, wait=wait, color=color, options=options).wait())
 
     def recognize(
         self, crops: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> TextLine | list[TextLine]:
-        """Reads a crop of one line, or a list of them: one TextLine a crop, in their order. Otherwise as `read`."""
+        """Reads a crop of one line, or a list of them: one TextLine a crop, in their order. Otherwise as `read`.
+
+        >>> ThreadSafeOCR().recognize("line.png").text
+        'Hello, world'
+        >>> [line.text for line in ThreadSafeOCR().recognize(["line.png", "line.png"])]
+        ['Hello, world', 'Hello, world']
+        """
         several = isinstance(crops, (list, tuple))
         images = list(crops) if several else [crops]
         page = from_raw(self._start(images, detect=False, timeout=timeout, wait=wait, color=color, options=options).wait())
@@ -142,47 +166,40 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     def submit(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> waiting.OcrFuture:
-        """Starts a request and returns its `concurrent.futures.Future`; waits for its permit with the GIL released. Otherwise as `read`."""
-        number = next(waiting.numbers)
-        future = waiting.OcrFuture(self, number)
-        waiting.waiting[number] = future
-        waiting.ensure_thread(waiting.FUTURES)
-        try:
-            future._pending = self._start(
-                [image], timeout=timeout, wait=wait, color=color, line=waiting.FUTURES, number=number, options=options
-            )
-        except BaseException:
-            waiting.waiting.pop(number, None)
-            raise
-        return future
+        """Starts a request and returns its `concurrent.futures.Future`; waits for its permit with the GIL released. Otherwise as `read`.
+
+        >>> future = ThreadSafeOCR().submit("page.png")
+        >>> future.result().lines[0].text
+        'Hello, world'
+        """
+        pending = self._start([image], timeout=timeout, wait=wait, color=color, options=options)
+        return waiting.OcrFuture(self, pending)
 
     async def aread(
         self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
     ) -> OcrResult:
-        """Reads one page in an event loop, without a thread of its own; thousands may be in flight. Cancelling the task cancels the request.
+        """Reads one page in an event loop without a thread of its own; thousands may be in flight. Cancelling the task cancels the request.
 
-        Otherwise as `read`.
+        A path waits in line for its permit. An array, bytes or a PIL image first waits in its loop until there is room for a copy (a second
+        `max_queue_bytes`); do not change it before the answer is there. Otherwise as `read`.
+
+        >>> import asyncio
+        >>> ocr = ThreadSafeOCR()
+        >>> async def main():
+        ...     return await asyncio.gather(*(ocr.aread("page.png") for _ in range(3)))
+        >>> [len(page.lines) for page in asyncio.run(main())]
+        [2, 2, 2]
         """
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        finished: asyncio.Future[None] = loop.create_future()
-        number = next(waiting.numbers)
-        waiting.ensure_thread(waiting.ASYNCIO)
-        waiting.waiting[number] = (loop, finished, self)
-        pending: _core.Pending | None = None
-        try:
-            pending = self._start(
-                [image], timeout=timeout, wait=wait, color=color, in_line=True, line=waiting.ASYNCIO, number=number, options=options
-            )
-            await finished
-            return from_raw(pending.wait())
-        except BaseException:
-            if pending is not None:
-                pending.cancel()
-            raise
-        finally:
-            waiting.waiting.pop(number, None)
+        pending, sources = self._prepare([image], timeout=timeout, color=color, options=options)
+        with waiting.Wakeups(self, pending) as wakeups:
+            if not wait:
+                pending.reserve(False)
+            while wait and not pending.take_room(wakeups.event_loop):
+                await wakeups.next()
+            pending.start([(one.load(), one.rgb) for one in sources])
+            while (raw := pending.poll()) is None:
+                await wakeups.next()
+            return from_raw(raw)
 
     def read_many(
         self, images: Iterable[Any], *, in_flight: int | None = None, return_errors: bool = False, **keywords: Any
@@ -190,17 +207,28 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         """Reads pages and yields their results in order, `in_flight` of them at once (default: four a core).
 
         return_errors=True yields the OcrError of a page that failed in its place; otherwise it is raised. Keywords as `read`.
+
+        >>> for page in ThreadSafeOCR().read_many(["page.png", "missing.png"], return_errors=True):
+        ...     print(type(page).__name__)
+        OcrResult
+        ImageNotFoundError
         """
         most = in_flight or 4 * (os.cpu_count() or 1)
         running: deque[waiting.OcrFuture | OcrError] = deque()
 
         def settle(entry: waiting.OcrFuture | OcrError) -> Any:
+            if isinstance(entry, OcrError):
+                return entry
             try:
-                return entry if isinstance(entry, OcrError) else entry.result()
+                return entry.result()
             except OcrError as error:
                 if not return_errors:
                     raise
                 return error
+            except BaseException:
+                # Ctrl-C: nobody will take this answer.
+                entry.cancel()
+                raise
 
         try:
             for image in images:
@@ -224,6 +252,11 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
         det=False: `image` is a crop or a list of crops, the answer [[(text, score), ...]]. rec=False: [[box, ...]]. det=rec=False:
         [[[label, score], ...]] with the labels "0" and "180". cls: whether to look for upside-down lines (None: as constructed).
+
+        >>> for box, (text, score) in ThreadSafeOCR().ocr("page.png")[0]:
+        ...     print(len(box), text, score > 0.9)
+        4 Hello, world True
+        4 Total: 42.50 True
         """
         if cls is not None:
             keywords["use_textline_orientation"] = cls
@@ -236,16 +269,28 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         if rec:
             read = self.recognize(crops, **keywords)
             return [[(line.text, line.score) for line in read]]  # type: ignore[union-attr]
+        call = {name: keywords.pop(name) for name in ("timeout", "wait", "color") if name in keywords}
         keywords["use_textline_orientation"] = True
-        looked = from_raw(self._start(crops, detect=False, recognize=False, options=keywords).wait())
+        looked = from_raw(self._start(crops, detect=False, recognize=False, **call, options=keywords).wait())
         flags = [(line.upside_down, line.upside_down_score or 0.0) for line in looked.lines]
         return [[["180", score] if score > 0.5 else ["0", 1.0 - score] for _, score in flags]]
 
     def warmup(self) -> None:
-        """Reads a blank page, so that the first request finds everything loaded."""
+        """Reads a blank page, so that the first request finds everything loaded.
+
+        >>> ThreadSafeOCR().warmup()
+        """
         self.read(np.full((64, 320, 3), 255, np.uint8))
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken."""
+        """Whether requests are taken.
+
+        >>> ocr = ThreadSafeOCR()
+        >>> ocr.ready
+        True
+        >>> ocr.close()
+        >>> ocr.ready
+        False
+        """
         return not self.closed

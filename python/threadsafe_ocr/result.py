@@ -17,8 +17,8 @@ class TextLine:
     """A line of text.
 
     text: what it says. score: how sure recognition is of it, 0 to 1. polygon: its corners, float32 (4, 2), x and y in the page's
-    pixels, clockwise from the corner at the top left of the page; read-only. upside_down: whether it was turned by 180 degrees before it was
-    read, and upside_down_score the classifier's probability of that; None where nobody looked.
+    pixels, clockwise from the corner at the top left of the page; read-only. upside_down: whether it was turned by 180 degrees
+    before it was read, and upside_down_score the classifier's probability of that; None where nobody looked.
     """
 
     text: str
@@ -29,12 +29,20 @@ class TextLine:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """The upright rectangle around the polygon: x0, y0, x1, y1."""
+        """The upright rectangle around the polygon: x0, y0, x1, y1.
+
+        >>> TextLine("Hello", 0.99, np.array([[10, 5], [90, 7], [89, 25], [9, 23]], np.float32)).box
+        (9.0, 5.0, 90.0, 25.0)
+        """
         (x0, y0), (x1, y1) = self.polygon.min(axis=0).tolist(), self.polygon.max(axis=0).tolist()
         return x0, y0, x1, y1
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, for JSON."""
+        """Plain Python values, for JSON.
+
+        >>> TextLine("Hi", 0.99, np.zeros((4, 2), np.float32)).to_dict()["box"]
+        [0.0, 0.0, 0.0, 0.0]
+        """
         return {"text": self.text, "score": self.score, "polygon": self.polygon.tolist(), "box": list(self.box)}
 
     def __eq__(self, other: object) -> bool:
@@ -48,7 +56,19 @@ class TextLine:
 
 @dataclass(frozen=True)
 class OcrResult:
-    """A page: its lines in reading order, and its size in pixels. A page without text has no lines."""
+    """A page: its lines in reading order, and its size in pixels. A page without text has no lines.
+
+    >>> line = TextLine("Hello", 0.99, np.array([[10, 5], [90, 5], [90, 25], [10, 25]], np.float32))
+    >>> page = OcrResult((line,), width=100, height=30)
+    >>> page
+    OcrResult(lines=(TextLine(text='Hello', score=0.99),), width=100, height=30)
+    >>> page.text
+    'Hello'
+    >>> page.to_dict()["lines"][0]["box"]
+    [10.0, 5.0, 90.0, 25.0]
+    >>> page.to_json()
+    '{"width": 100, "height": 30, "lines": [{"text": "Hello", "score": 0.99, "polygon": ...}]}'
+    """
 
     lines: tuple[TextLine, ...]
     width: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -70,12 +71,19 @@ def has_gpu_flavour() -> bool:
     return True
 
 
+_started = False
+_gpu_failed = False
+
+
 def start(device: str) -> None:
     """Loads ONNX Runtime for `device`, once a process.
 
     Raises EngineUnavailableError, saying what to install.
     """
+    global _started
     gpu = device.startswith("cuda")
+    if _started and not gpu:
+        return  # any build runs on the CPU
     if gpu and not has_gpu_flavour() and not os.environ.get("ORT_DYLIB_PATH"):
         raise EngineUnavailableError(
             f'device="{device}" needs the GPU build of ONNX Runtime, which is not installed: pip uninstall -y onnxruntime && '
@@ -84,3 +92,16 @@ def start(device: str) -> None:
     # onnxruntime 1.29 and later send telemetry from the moment the library starts, and hang forked children at exit.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     _core.init(str(library(gpu=gpu)), nvidia_libraries() if gpu else [])
+    _started = True
+
+
+def may_use_gpu() -> bool:
+    """Whether device="auto" tries a GPU: who installed the GPU build has one in mind. What failed once is not tried again."""
+    return not _gpu_failed and has_gpu_flavour()
+
+
+def use_cpu_instead(error: EngineUnavailableError) -> None:
+    """device="auto" found no GPU that works: says why, once."""
+    global _gpu_failed
+    _gpu_failed = True
+    logging.getLogger("threadsafe_ocr").warning('device="auto" uses the CPU although onnxruntime-gpu is installed: %s', error)

@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from threadsafe_ocr import _core
-from threadsafe_ocr.exceptions import OcrTimeoutError
+from threadsafe_ocr.exceptions import ForkedProcessError
 from threadsafe_ocr.result import OcrResult, from_raw
 
 if TYPE_CHECKING:
@@ -32,19 +32,24 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
     `result()` delays other callbacks, nothing else. Cancelling it cancels the request.
     """
 
-    def __init__(self, handle: ThreadSafeOCR, number: int) -> None:
+    def __init__(self, handle: ThreadSafeOCR, pending: _core.Pending) -> None:
         super().__init__()
         self._handle = handle
-        self._number = number
-        self._pending: _core.Pending | None = None
+        self._pending = pending
+        self._number = next(numbers)
+        waiting[self._number] = self
+        ensure_thread(FUTURES)
+        pending.notify(FUTURES, self._number)
 
     def cancel(self) -> bool:
         """Cancels the request, unless it is answered; what it had queued is taken out."""
-        cancelled = super().cancel()
-        if cancelled and self._pending is not None:
-            waiting.pop(self._number, None)
+        if not super().cancel():
+            return False
+        if waiting.pop(self._number, None) is not None:
             self._pending.cancel()
-        return cancelled
+            # Tells concurrent.futures.wait() and as_completed().
+            self.set_running_or_notify_cancel()
+        return True
 
     def result(self, timeout: float | None = None) -> OcrResult:
         """The answer; waits for it with the GIL released. Raises what the request raised, TimeoutError, CancelledError."""
@@ -58,22 +63,19 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
 
     def _settle(self, timeout: float | None) -> None:
         """Waits natively and resolves itself; of several threads that wait the first one does."""
-        if self.done() or self._pending is None:
+        if self.done():
             return
-        answer: OcrResult | None = None
-        error: BaseException | None = None
         try:
-            answer = from_raw(self._pending.wait(timeout))
-        except OcrTimeoutError as timed_out:
-            if not self._is_own_deadline(timed_out):
-                raise concurrent.futures.TimeoutError from None
-            error = timed_out
+            raw = self._pending.wait(timeout)
+        except ForkedProcessError:
+            # The parent's future never completes here.
+            raise
         except Exception as failed:  # noqa: BLE001 - the future carries it
-            error = failed
-        self._resolve(answer, error)
-
-    def _is_own_deadline(self, error: OcrTimeoutError) -> bool:
-        return "timeout of" in str(error)
+            self._resolve(None, failed)
+            return
+        if raw is None:
+            raise concurrent.futures.TimeoutError
+        self._resolve(from_raw(raw), None)
 
     def _resolve(self, answer: OcrResult | None, error: BaseException | None) -> None:
         first = waiting.pop(self._number, None) is not None
@@ -85,8 +87,40 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
             self.set_result(answer)
 
 
+class Wakeups:
+    """For a task that waits: the thread `ocr-aio` wakes it when it should look at its request again. Leaving it cancels the request."""
+
+    def __init__(self, handle: ThreadSafeOCR, pending: _core.Pending) -> None:
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self.event_loop = id(self._loop)
+        self._handle = handle
+        self._pending = pending
+        self._number = next(numbers)
+        self._listen()
+        ensure_thread(ASYNCIO)
+        pending.notify(ASYNCIO, self._number)
+
+    def _listen(self) -> None:
+        self._woken: asyncio.Future[None] = self._loop.create_future()
+        waiting[self._number] = (self._loop, self._woken, self._handle)
+
+    async def next(self) -> None:
+        """Waits for news since the last time; then look at the request: what comes after is told again."""
+        await self._woken
+        self._listen()
+
+    def __enter__(self) -> Wakeups:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        waiting.pop(self._number, None)
+        self._pending.cancel()
+
+
 def _serve_futures() -> None:
-    while (number := _core.next_finished(FUTURES)) is not None:
+    while (number := _core.next_news(FUTURES)) is not None:
         future = waiting.get(number)
         if future is not None:
             future._settle(None)
@@ -94,32 +128,33 @@ def _serve_futures() -> None:
 
 
 def _serve_asyncio() -> None:
-    while (number := _core.next_finished(ASYNCIO)) is not None:
+    while (number := _core.next_news(ASYNCIO)) is not None:
         entry = waiting.pop(number, None)
         if entry is None:
             continue
-        loop, future, _ = entry
+        loop, woken, _ = entry
         try:
-            loop.call_soon_threadsafe(_wake, future)
+            loop.call_soon_threadsafe(_wake, woken)
         except RuntimeError:
             # The loop is closed: nobody waits any more.
             pass
-        entry = loop = future = None
+        entry = loop = woken = None
 
 
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
 
 
 def ensure_thread(line: int) -> None:
     """Starts the daemon thread of a line, once a process."""
-    with _lock:
-        if line in _started:
-            return
-        _started.add(line)
+    if line in _started:
+        return
     name, target = ("ocr-futures", _serve_futures) if line == FUTURES else ("ocr-aio", _serve_asyncio)
-    threading.Thread(target=target, name=name, daemon=True).start()
+    with _lock:
+        if line not in _started:
+            threading.Thread(target=target, name=name, daemon=True).start()
+            _started.add(line)
 
 
 def forget_parent() -> None:

@@ -1,51 +1,54 @@
 //! The class `ThreadSafeOCR` and the answers it gives.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 
-use super::convert::{Argument, Settings, seconds, to_python};
-use super::errors::{ConfigError, OcrTimeoutError};
+use super::convert::{Argument, Settings, View, seconds, to_python};
+use super::errors::{ConfigError, InvalidImageError};
 use super::exit;
 use crate::config::{DeviceConfig, EngineConfig, Options};
-use crate::engine::{Engine, Handle, Request, Setup};
-use crate::error::Error;
+use crate::engine::{Engine, Handle, Request, Setup, Size};
 use crate::models::ModelSpec;
-use crate::pipeline::{Input, Steps};
+use crate::pipeline::Steps;
 use crate::runtime::{self, Device};
 use crate::{engine, process};
 
-/// Numbers of finished requests, for the package's two daemon threads; new in a forked child.
-static FINISHED: Mutex<Option<(u32, [Channel; 2])>> = Mutex::new(None);
+/// Numbers of the requests that somebody should look at again, for the package's two daemon threads; new in a forked child. No lock that a
+/// vanished thread may hold.
+static NEWS: ArcSwapOption<(u32, [Channel; 2])> = ArcSwapOption::const_empty();
 
 type Channel = (Sender<u64>, Receiver<u64>);
 
-fn channel(index: usize) -> Channel {
-    let mut finished = FINISHED.lock().unwrap_or_else(PoisonError::into_inner);
-    let pid = std::process::id();
-    if finished.as_ref().is_none_or(|(owner, _)| *owner != pid) {
-        std::mem::forget(finished.replace((pid, [unbounded(), unbounded()])));
+fn news() -> Arc<(u32, [Channel; 2])> {
+    loop {
+        let current = NEWS.load_full();
+        if let Some(own) = current.as_ref().filter(|news| news.0 == std::process::id()) {
+            return Arc::clone(own);
+        }
+        let made = Arc::new((std::process::id(), [unbounded(), unbounded()]));
+        NEWS.compare_and_swap(&current, Some(made));
+        // The parent's is leaked, where there is one.
+        std::mem::forget(current);
     }
-    let Some((_, channels)) = finished.as_ref() else { return unbounded() };
-    channels[index.min(1)].clone()
 }
 
-/// Waits, without the GIL, for the next finished request of a line (0: futures, 1: asyncio). For the package's daemon threads.
+/// Waits, without the GIL, for the next request of a line (0: futures, 1: asyncio) to look at. For the package's daemon threads.
 #[pyfunction]
-pub(super) fn next_finished(py: Python<'_>, line: usize) -> Option<u64> {
-    let (_, receiver) = channel(line);
-    exit::wait_as_daemon(py, || receiver.recv().ok())
+pub(super) fn next_news(py: Python<'_>, line: usize) -> Option<u64> {
+    exit::detach_daemon(py, || news().1.get(line)?.1.recv().ok())
 }
 
 /// Loads ONNX Runtime from `library`, after the libraries in `preload`; once a process.
 #[pyfunction]
 pub(super) fn init(py: Python<'_>, library: PathBuf, preload: Vec<PathBuf>) -> PyResult<()> {
-    Ok(py.detach(|| runtime::init(&library, &preload))?)
+    Ok(exit::detach(py, || runtime::init(&library, &preload))?)
 }
 
 /// Unloads all models and ends the workers; `ConfigError` while an engine is open.
@@ -79,71 +82,40 @@ impl ThreadSafeOCR {
         settings.finish()?;
         let setup =
             Setup { models: model_spec(models)?, model_folder, device: parse_device(&device)?, config, device_config };
-        let handle = py.detach(|| Handle::new(setup))?;
+        let handle = exit::detach(py, || Handle::new(setup))?;
         Ok(Self { handle, options })
     }
 
-    /// Starts a request and returns its answer to come. `wait_in_line`: do not wait here for a permit.
-    #[pyo3(signature = (inputs, *, detect, recognize, timeout, wait, rgb, in_line, line, number, options))]
-    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // keywords of Python
-    fn start<'py>(
+    /// Opens a request for `inputs`, of which only the sizes are looked at; each comes with whether its channels are RGB. Its time runs.
+    #[pyo3(name = "_open", signature = (inputs, *, detect, recognize, timeout, options))]
+    fn open(
         &self,
-        py: Python<'py>,
-        inputs: &Bound<'py, PyList>,
+        py: Python<'_>,
+        inputs: Vec<(Bound<'_, PyAny>, bool)>,
         detect: bool,
         recognize: bool,
         timeout: Option<f64>,
-        wait: bool,
-        rgb: bool,
-        in_line: bool,
-        line: Option<usize>,
-        number: u64,
-        options: Bound<'py, PyDict>,
+        options: Bound<'_, PyDict>,
     ) -> PyResult<Pending> {
-        let engine = py.detach(|| self.handle.engine())?;
+        let engine = self.engine(py)?;
         let mut own = self.options.clone();
         let settings = Settings(options);
         settings.take_options(&mut own)?;
         settings.finish()?;
         let deadline = engine.deadline(timeout.map(seconds).transpose()?);
-        let arguments: Vec<Argument<'py>> =
-            inputs.iter().map(|value| Argument::new(&value, rgb)).collect::<PyResult<_>>()?;
-        let mut request = Request { inputs: Vec::new(), steps: Steps { detect, recognize }, options: own };
-        let mut bytes = 0;
-        let mut copied = Vec::with_capacity(arguments.len());
-        for argument in arguments {
-            if let Some((w, h)) = argument.array_size() {
-                engine.check_pixels(w, h)?;
-                bytes += w as usize * h as usize * 3;
-                copied.push(Err(argument));
-                continue;
-            }
-            let input = argument.into_input(py)?;
-            bytes += py.detach(|| engine.size_of(std::slice::from_ref(&input)))?;
-            copied.push(Ok(input));
-        }
-        let pending = if in_line && wait {
-            request.inputs = copy_all(py, copied)?;
-            py.detach(|| engine.submit_in_line(request, bytes, deadline))
-        } else {
-            let permit =
-                if wait { wait_for_permit(py, &engine, bytes, deadline)? } else { engine.try_reserve(bytes)? };
-            request.inputs = copy_all(py, copied)?;
-            py.detach(|| engine.submit(request, permit, deadline))
-        };
-        if let Some(line) = line {
-            let (sender, _) = channel(line);
-            pending.notify(move || {
-                // The receiver lives as long as the process.
-                let _ = sender.send(number);
-            });
-        }
-        Ok(Pending(pending))
+        let arguments = arguments(&inputs)?;
+        let views: Vec<View<'_>> = arguments.iter().map(Argument::view).collect();
+        let max_pixels = engine.max_pixels();
+        let size = py.detach(|| views.iter().map(|view| view.size(max_pixels)).sum::<crate::Result<Size>>())?;
+        let request = Request { inputs: Vec::new(), steps: Steps { detect, recognize }, options: own };
+        let pending = engine.open(size, deadline);
+        Ok(Pending { native: pending, pixels: size.pixels, request: Mutex::new(Some(request)) })
     }
 
     /// Counters so far, as a dict.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = py.detach(|| Ok::<_, Error>(self.handle.engine()?.stats()))?;
+        let engine = self.engine(py)?;
+        let stats = py.detach(|| engine.stats());
         let dict = PyDict::new(py);
         dict.set_item("answered", stats.answered)?;
         dict.set_item("failed", stats.failed)?;
@@ -154,6 +126,8 @@ impl ThreadSafeOCR {
         dict.set_item("queue_size", requests)?;
         dict.set_item("queue_bytes", bytes)?;
         dict.set_item("waiting_for_permit", waiting)?;
+        dict.set_item("waiting_for_room", stats.waiting_for_room)?;
+        dict.set_item("undelivered", news().1.iter().map(|(_, receiver)| receiver.len()).sum::<usize>())?;
         dict.set_item("waiting_items", stats.device.waiting)?;
         dict.set_item("running", stats.device.running)?;
         dict.set_item("activation_bytes", stats.device.reserved_bytes)?;
@@ -177,42 +151,28 @@ impl ThreadSafeOCR {
     /// Ends the engine; see `threadsafe_ocr.ThreadSafeOCR.close`.
     #[pyo3(signature = (cancel = false))]
     fn close(&self, py: Python<'_>, cancel: bool) {
-        py.detach(|| {
-            // Otherwise it is the parent's engine in a forked child, or the process is ending: nothing is left to end.
-            if let Ok(engine) = self.handle.engine() {
-                engine.close(cancel);
-            }
-        });
+        py.detach(|| self.handle.close(cancel));
     }
 
     /// Whether `close` was called.
     #[getter]
-    fn closed(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.handle.engine().map_or(true, |engine| engine.is_closed()))
+    fn closed(&self) -> bool {
+        self.handle.is_closed()
     }
 }
 
-fn copy_all(py: Python<'_>, inputs: Vec<Result<Input, Argument<'_>>>) -> PyResult<Vec<Input>> {
-    inputs.into_iter().map(|input| input.or_else(|argument| argument.into_input(py))).collect()
+impl ThreadSafeOCR {
+    fn engine(&self, py: Python<'_>) -> PyResult<Arc<Engine>> {
+        match self.handle.own() {
+            Some(engine) => Ok(engine),
+            // Built anew in a forked child; or the process is ending.
+            None => Ok(exit::detach(py, || self.handle.engine())?),
+        }
+    }
 }
 
-fn wait_for_permit(
-    py: Python<'_>,
-    engine: &Engine,
-    bytes: usize,
-    deadline: Option<(Instant, Duration)>,
-) -> PyResult<crate::permits::Permit> {
-    let reservation = py.detach(|| engine.reserve(bytes));
-    let permit = exit::wait(py, |slice| {
-        let left = deadline.map(|(when, timeout)| (when.saturating_duration_since(Instant::now()), timeout));
-        let time = left.map_or(slice, |(left, _)| left.min(slice));
-        match (reservation.wait_for(time), left) {
-            (None, Some((left, timeout))) if left <= time => Some(Err(Error::Timeout(timeout))),
-            (permit, _) => permit,
-        }
-    });
-    py.detach(|| drop(reservation));
-    Ok(permit??)
+fn arguments<'py>(inputs: &[(Bound<'py, PyAny>, bool)]) -> PyResult<Vec<Argument<'py>>> {
+    inputs.iter().map(|(value, rgb)| Argument::new(value, *rgb)).collect()
 }
 
 /// A set's name, a folder, or a dict of single models.
@@ -249,33 +209,92 @@ fn parse_device(name: &str) -> PyResult<Device> {
     }
 }
 
-/// The answer to a request, to come.
+/// A request, and its answer to come.
 #[pyclass(frozen, module = "threadsafe_ocr._core")]
-pub(super) struct Pending(engine::Pending);
+pub(super) struct Pending {
+    native: engine::Pending,
+    /// Of the sizes that it was opened with.
+    pixels: u64,
+    /// Until it is started.
+    request: Mutex<Option<Request>>,
+}
 
 #[pymethods]
 impl Pending {
-    /// Waits for the answer, without the GIL; `TimeoutError` after `timeout` seconds, the request goes on.
+    /// Waits for a permit, without the GIL; `wait=False` refuses at once where none is free.
+    fn reserve(&self, py: Python<'_>, wait: bool) -> PyResult<()> {
+        if wait {
+            self.native.reserve();
+        } else {
+            self.native.try_reserve();
+        }
+        match self.native.reserved(Duration::ZERO) {
+            Some(reserved) => Ok(reserved?),
+            None => Ok(exit::wait(py, |slice| self.native.reserved(slice))??),
+        }
+    }
+
+    /// In an event loop: takes room for what is to be copied; False: not yet, `notify` tells when to ask again.
+    fn take_room(&self, event_loop: u64) -> PyResult<bool> {
+        Ok(self.native.take_room(event_loop)?)
+    }
+
+    /// Copies `inputs`, without the GIL, and starts: under its permit where it has one, else in line for one.
+    fn start(&self, py: Python<'_>, inputs: Vec<(Bound<'_, PyAny>, bool)>) -> PyResult<()> {
+        let permit = self.native.take_permit();
+        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut request) = request else { return Ok(()) };
+        let arguments = arguments(&inputs)?;
+        let views: Vec<View<'_>> = arguments.iter().map(Argument::view).collect();
+        let pixels: u64 = views.iter().map(View::pixels).sum();
+        if pixels > self.pixels {
+            return Err(InvalidImageError::new_err(format!(
+                "the image changed while its request waited: it has {pixels} pixels now, and had {}; give each call its own array",
+                self.pixels
+            )));
+        }
+        py.detach(|| {
+            request.inputs = views.iter().map(View::copy).collect::<crate::Result<_>>()?;
+            match permit {
+                Some(permit) => self.native.start(request, permit),
+                None => self.native.start_in_line(request),
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends `number` to a line of `next_news` when the answer is there, or when `take_room` should be asked again.
+    fn notify(&self, line: usize, number: u64) {
+        let Some((sender, _)) = news().1.get(line).cloned() else { return };
+        self.native.notify(Arc::new(move || {
+            // The receiver lives as long as the process.
+            let _ = sender.send(number);
+        }));
+    }
+
+    /// Waits for the answer, without the GIL; None where it is not there after `timeout` seconds, the request then goes on.
     #[pyo3(signature = (timeout = None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<Py<PyAny>>> {
         let until = timeout.map(|t| seconds(t.max(0.0))).transpose()?.and_then(|t| Instant::now().checked_add(t));
         let answer = exit::wait(py, |slice| {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             let time = left.map_or(slice, |left| left.min(slice));
-            match (self.0.wait_for(time), left) {
+            match (self.native.wait_for(time), left) {
                 (None, Some(left)) if left <= time => Some(None),
                 (None, _) => None,
                 (answer, _) => Some(answer),
             }
-        });
-        let Some(answer) = answer? else {
-            return Err(OcrTimeoutError::new_err("the answer is not there yet; the request goes on"));
-        };
-        to_python(py, answer?)
+        })?;
+        answer.map(|answer| to_python(py, answer?)).transpose()
+    }
+
+    /// The answer, or None where it is not there yet.
+    fn poll(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        self.native.wait_for(Duration::ZERO).map(|answer| to_python(py, answer?)).transpose()
     }
 
     /// The request is not wanted any more; what it had queued is taken out, what runs only for it is stopped.
     fn cancel(&self, py: Python<'_>) {
-        py.detach(|| self.0.cancel());
+        py.detach(|| self.native.cancel());
     }
 }

@@ -3,9 +3,8 @@
 //! A thread that asks for the GIL of an interpreter that is gone is killed inside native frames. So after the exit hook a waiting thread
 //! never returns to Python by itself: daemon threads park for ever, callers in other threads for three seconds.
 
-use std::sync::OnceLock;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -20,41 +19,49 @@ const PARK: Duration = Duration::from_secs(3);
 static FINISHED: AtomicBool = AtomicBool::new(false);
 /// Threads between their answer and the GIL.
 static ATTACHING: AtomicUsize = AtomicUsize::new(0);
-static MAIN: OnceLock<ThreadId> = OnceLock::new();
+static MAIN_IS_KNOWN: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static IS_MAIN: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Who will run Python's signal handlers. Called by the package when it is imported on the main thread.
 #[pyfunction]
 pub(super) fn this_is_the_main_thread() {
-    MAIN.get_or_init(|| std::thread::current().id());
+    IS_MAIN.set(true);
+    MAIN_IS_KNOWN.store(true, Ordering::SeqCst);
 }
 
 /// True also where nobody knows which thread is the main one.
 fn may_be_main() -> bool {
-    MAIN.get().is_none_or(|main| *main == std::thread::current().id())
+    IS_MAIN.get() || !MAIN_IS_KNOWN.load(Ordering::SeqCst)
 }
 
 /// Every blocking wait of the bindings: without the GIL, and on the main thread in slices, with a look at signals between them.
 pub(super) fn wait<T: Send>(py: Python<'_>, mut wait_for: impl FnMut(Duration) -> Option<T> + Send) -> PyResult<T> {
     let slice = if may_be_main() { SIGNAL_POLL } else { Duration::from_hours(1) };
     loop {
-        let answer = py.detach(|| {
-            let answer = wait_for(slice);
-            begin_attaching(PARK);
-            answer
-        });
-        ATTACHING.fetch_sub(1, Ordering::SeqCst);
-        if let Some(answer) = answer {
+        if let Some(answer) = detach(py, || wait_for(slice)) {
             return Ok(answer);
         }
         py.check_signals()?;
     }
 }
 
-/// As [`wait`], for the package's own daemon threads, which never come back after the exit hook.
-pub(super) fn wait_as_daemon<T: Send>(py: Python<'_>, wait: impl FnOnce() -> T + Send) -> T {
+/// What may end with the process: a caller in another thread comes back from it three seconds after the exit hook, if at all.
+pub(super) fn detach<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    detach_and_park(py, work, PARK)
+}
+
+/// As [`detach`], for the package's own daemon threads, which never come back after the exit hook.
+pub(super) fn detach_daemon<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    detach_and_park(py, work, Duration::MAX)
+}
+
+fn detach_and_park<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send, park: Duration) -> T {
     let answer = py.detach(|| {
-        let answer = wait();
-        begin_attaching(Duration::MAX);
+        let answer = work();
+        begin_attaching(park);
         answer
     });
     ATTACHING.fetch_sub(1, Ordering::SeqCst);
@@ -63,8 +70,7 @@ pub(super) fn wait_as_daemon<T: Send>(py: Python<'_>, wait: impl FnOnce() -> T +
 
 fn begin_attaching(park: Duration) {
     ATTACHING.fetch_add(1, Ordering::SeqCst);
-    let main_thread = MAIN.get().is_some_and(|main| *main == std::thread::current().id());
-    if !FINISHED.load(Ordering::SeqCst) || main_thread {
+    if !FINISHED.load(Ordering::SeqCst) || IS_MAIN.get() {
         return;
     }
     ATTACHING.fetch_sub(1, Ordering::SeqCst);
@@ -98,6 +104,8 @@ pub(super) fn before_fork(py: Python<'_>) {
 pub(super) fn after_fork(child: bool) {
     if child {
         ATTACHING.store(0, Ordering::SeqCst);
+        // Python's main thread is now the one that forked.
+        this_is_the_main_thread();
     }
     fork::after();
 }

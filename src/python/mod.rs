@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false, name = "_core")]
 mod core {
     #[pymodule_export]
-    use super::engine::{Pending, ThreadSafeOCR, init, next_finished, unload};
+    use super::engine::{Pending, ThreadSafeOCR, init, next_news, unload};
     #[pymodule_export]
     use super::exit::{after_fork, before_fork, shut_down, this_is_the_main_thread};
 

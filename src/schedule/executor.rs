@@ -1,6 +1,7 @@
 //! Runs the pages' own steps, between the nets, on as many threads as cores. A page that waits for a worker holds no thread.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -38,6 +39,12 @@ impl Progress {
         self.work_left.store(work_left.to_bits(), Ordering::Relaxed);
     }
 
+    /// Estimated work that is left.
+    #[must_use]
+    pub fn work_left(&self) -> f64 {
+        f64::from_bits(self.work_left.load(Ordering::Relaxed))
+    }
+
     /// The page's memory is to be freed before anything else is done.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -50,7 +57,7 @@ impl Progress {
             (false, true) => 1,
             (false, false) => 2,
         };
-        (class, f64::from_bits(self.work_left.load(Ordering::Relaxed)), self.page)
+        (class, self.work_left(), self.page)
     }
 }
 
@@ -86,16 +93,19 @@ impl Executor {
         let executor = Self(Arc::clone(&shared));
         for k in 0..threads {
             let shared = Arc::clone(&shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("ocr-page-{k}"))
-                .spawn(move || shared.work())
-                .map_err(|e| Error::Unavailable(format!("the system gives no thread for ocr-page-{k}: {e}")))?;
+            let spawned = std::thread::Builder::new().name(format!("ocr-page-{k}")).spawn(move || shared.work());
+            let thread = spawned.map_err(|e| {
+                // They end by themselves.
+                drop(executor.shut_down());
+                Error::Unavailable(format!("the system gives no thread for ocr-page-{k}: {e}"))
+            })?;
             executor.0.lock().threads.push(thread);
         }
         Ok(executor)
     }
 
-    /// Starts a page. Dropping the task frees the page's memory at its next step, before anything else is run.
+    /// Starts a page. Dropping the task frees the page's memory at its next step, before anything else is run; [`Executor::discard`] frees
+    /// that of a page which waits for a thread.
     pub fn spawn(
         &self,
         progress: &Arc<Progress>,
@@ -107,6 +117,14 @@ impl Executor {
             .spawn(|_| page, move |step| shared.schedule(step));
         step.schedule();
         task
+    }
+
+    /// Frees, here and now, a page whose task was dropped, unless a thread is in one of its steps.
+    pub fn discard(&self, page: PageId) {
+        let mut ready = self.0.lock();
+        let steps: Vec<Step> = ready.steps.extract_if(.., |step| step.metadata().page == page).collect();
+        drop(ready);
+        drop(steps);
     }
 
     /// Ends the threads after their current step; waiting pages are freed. Returns the threads, for those who may join them.
@@ -151,7 +169,8 @@ impl Shared {
                 continue;
             };
             drop(ready);
-            step.run();
+            // A page answers for its own panic; this keeps the thread.
+            let _ = catch_unwind(AssertUnwindSafe(|| step.run()));
             ready = self.lock();
         }
     }
@@ -174,5 +193,116 @@ impl Ready {
         let index = next.map(|(index, _)| index)?;
         self.polls += 1;
         Some(self.steps.swap_remove(index))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// One thread, kept busy until the sender is dropped, so that what is spawned meanwhile is ordered.
+    fn busy() -> (Executor, Sender<()>) {
+        let executor = Executor::new(1).unwrap();
+        let (free, wait) = channel::<()>();
+        let (begun, has_begun) = channel();
+        let page = async move {
+            begun.send(()).unwrap();
+            let _ = wait.recv();
+        };
+        executor.spawn(&Arc::new(Progress::new(PageId(0), 0.0)), page).detach();
+        has_begun.recv_timeout(SOON).unwrap();
+        (executor, free)
+    }
+
+    fn spawn(executor: &Executor, page: u64, work: f64, log: &Sender<u64>) -> (Arc<Progress>, Task<(), Arc<Progress>>) {
+        let progress = Arc::new(Progress::new(PageId(page), work));
+        let log = log.clone();
+        let task = executor.spawn(&progress, async move { log.send(page).unwrap() });
+        (progress, task)
+    }
+
+    fn order(log: &Receiver<u64>, count: usize) -> Vec<u64> {
+        (0..count).map(|_| log.recv_timeout(SOON).unwrap()).collect()
+    }
+
+    #[test]
+    fn pages_with_less_work_go_first_and_steps_after_a_net_before_decodes() {
+        let (executor, free) = busy();
+        let (sender, log) = channel();
+        let tasks: Vec<_> = [(1, 50.0), (2, 10.0), (3, 900.0), (4, 30.0)]
+            .map(|(page, work)| spawn(&executor, page, work, &sender))
+            .into();
+        // Its decode is over.
+        tasks[2].0.set_work_left(800.0);
+        drop(free);
+        assert_eq!(order(&log, 4), [3, 2, 4, 1]);
+    }
+
+    #[test]
+    fn the_oldest_page_gets_an_eighth_of_the_polls() {
+        let (executor, free) = busy();
+        let (sender, log) = channel();
+        // The older, the more work.
+        let _tasks: Vec<_> = (1..=20).map(|page| spawn(&executor, page, 100.0 - page as f64, &sender)).collect();
+        drop(free);
+        // The busy page was the first poll.
+        assert_eq!(order(&log, 20), [20, 19, 18, 17, 16, 15, 1, 14, 13, 12, 11, 10, 9, 8, 2, 7, 6, 5, 4, 3]);
+    }
+
+    #[test]
+    fn a_page_that_panics_costs_no_thread() {
+        let executor = Executor::new(1).unwrap();
+        let (sender, log) = channel();
+        for page in 0..3 {
+            executor.spawn(&Arc::new(Progress::new(PageId(page), 0.0)), async { panic!("a bad page") }).detach();
+        }
+        let _task = spawn(&executor, 9, 0.0, &sender);
+        assert_eq!(order(&log, 1), [9]);
+    }
+
+    /// Tells when it is dropped.
+    struct Memory(Sender<&'static str>);
+
+    impl Drop for Memory {
+        fn drop(&mut self) {
+            let _ = self.0.send("freed");
+        }
+    }
+
+    #[test]
+    fn a_page_that_is_discarded_is_freed_at_once_while_every_thread_is_busy() {
+        let (executor, _free) = busy();
+        let (sender, freed) = channel();
+        let memory = Memory(sender);
+        let page = async move { memory.0.send("read").unwrap() };
+        let task = executor.spawn(&Arc::new(Progress::new(PageId(1), 0.0)), page);
+        drop(task);
+        assert!(freed.try_recv().is_err(), "it waits for a thread");
+        executor.discard(PageId(1));
+        assert_eq!(freed.try_recv(), Ok("freed"));
+    }
+
+    #[test]
+    fn at_the_end_waiting_pages_are_freed_and_the_threads_end() {
+        let (executor, free) = busy();
+        let (sender, freed) = channel();
+        let memory = Memory(sender);
+        executor.spawn(&Arc::new(Progress::new(PageId(1), 0.0)), async move { drop(memory) }).detach();
+        let threads = executor.shut_down();
+        assert_eq!(freed.try_recv(), Ok("freed"));
+        let (sender, freed) = channel();
+        let memory = Memory(sender);
+        executor.spawn(&Arc::new(Progress::new(PageId(2), 0.0)), async move { drop(memory) }).detach();
+        assert_eq!(freed.try_recv(), Ok("freed"), "whoever comes later is not kept");
+        drop(free);
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 }

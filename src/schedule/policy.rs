@@ -69,6 +69,10 @@ impl<T> Page<T> {
         self.expected + self.queued
     }
 
+    fn has_work(&self, group: usize) -> bool {
+        self.lanes_of(group).next().is_some()
+    }
+
     fn lanes_of(&self, group: usize) -> impl Iterator<Item = &Lane> {
         self.lanes.keys().rev().filter(move |lane| lane.group == group)
     }
@@ -176,49 +180,32 @@ impl<T> Policy<T> {
         !others_turn && (self.reserved == 0 || self.reserved + bytes <= self.activation_bytes)
     }
 
-    fn fitting_lane(&self, id: PageId, page: &Page<T>, group: usize) -> Option<Lane> {
+    fn fitting_lane(&self, id: PageId, group: usize) -> Option<Lane> {
+        let page = self.pages.get(&id)?;
         page.lanes_of(group).copied().find(|lane| self.fits(id, front_bytes(page, lane)))
     }
 
     /// Who is next: the page that has the turn, then the oldest where its share is due, then the least work left. The flag says that it was
-    /// served as the oldest.
+    /// served as the oldest. Where the choice does not fit, the next one that does is served, and the choice has been passed over.
     fn choose(&mut self, group: usize) -> Option<(PageId, Lane, bool)> {
         if let Some(id) = self.turn
-            && let Some(lane) = self.pages.get(&id).and_then(|page| self.fitting_lane(id, page, group))
+            && let Some(lane) = self.fitting_lane(id, group)
         {
             return Some((id, lane, false));
         }
         let account = self.accounts.get(&group).copied().unwrap_or_default();
-        if account.oldest < SHARE_OF_OLDEST * account.total
-            && let Some((&id, page)) = self.pages.iter().find(|(_, page)| page.lanes_of(group).next().is_some())
-        {
-            if let Some(lane) = self.fitting_lane(id, page, group) {
-                return Some((id, lane, true));
-            }
-            self.pass_over(id);
+        let oldest_is_due = account.oldest < SHARE_OF_OLDEST * account.total;
+        let with_work = self.pages.iter().filter(|(_, page)| page.has_work(group));
+        let mut order: Vec<(f64, PageId)> = with_work.map(|(&id, page)| (page.work_left(), id)).collect();
+        let choice = if oldest_is_due { order.first() } else { order.iter().min_by(|a, b| by_work(a, b)) };
+        let &(_, choice) = choice?;
+        if let Some(lane) = self.fitting_lane(choice, group) {
+            return Some((choice, lane, oldest_is_due));
         }
-        let (id, lane) = self.first_that_fits(group)?;
-        Some((id, lane, false))
-    }
-
-    /// The page with the least work left that has an item which fits. The first choice, where it does not fit, counts one more pick.
-    fn first_that_fits(&mut self, group: usize) -> Option<(PageId, Lane)> {
-        let order = |(&id, page): (&PageId, &Page<T>)| (page.work_left(), id);
-        let has_work = |page: &Page<T>| page.lanes_of(group).next().is_some();
-        let first = self.pages.iter().filter(|(_, page)| has_work(page)).map(order).min_by(by_work)?;
-        let mut next = Some(first);
-        while let Some((work, id)) = next {
-            if let Some(lane) = self.fitting_lane(id, &self.pages[&id], group) {
-                if id != first.1 {
-                    self.pass_over(first.1);
-                }
-                return Some((id, lane));
-            }
-            let after = |candidate: &(f64, PageId)| by_work(candidate, &(work, id)).is_gt();
-            next = self.pages.iter().filter(|(_, page)| has_work(page)).map(order).filter(after).min_by(by_work);
-        }
-        self.pass_over(first.1);
-        None
+        order.sort_unstable_by(by_work);
+        let next = order.into_iter().find_map(|(_, id)| Some((id, self.fitting_lane(id, group)?, false)));
+        self.pass_over(choice);
+        next
     }
 
     fn pass_over(&mut self, id: PageId) {

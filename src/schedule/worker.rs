@@ -102,20 +102,61 @@ impl<M: Model> Pool<M> {
     /// Starts a group of workers, a thread for each name; returns the group's number, for [`Lane::group`].
     ///
     /// # Errors
-    /// [`Error::Unavailable`] where the system gives no thread.
+    /// [`Error::Unavailable`] where the system gives no thread; why the pool has ended.
     pub fn add_group(&self, names: &[String]) -> Result<usize> {
+        self.add_group_with(names, |_| Ok(()))
+    }
+
+    /// As [`Pool::add_group`], once `prepare` went well on every one of the threads, called with the worker's number in its group: what
+    /// belongs to a worker is made on its thread.
+    ///
+    /// # Errors
+    /// As [`Pool::add_group`], and those of `prepare`; the threads then end.
+    pub fn add_group_with(
+        &self,
+        names: &[String],
+        prepare: impl Fn(usize) -> Result<()> + Send + Sync + 'static,
+    ) -> Result<usize> {
+        let prepare = Arc::new(prepare);
+        let (prepared, results) = crossbeam_channel::unbounded();
+        let (go, gone) = crossbeam_channel::unbounded::<()>();
         let mut queue = self.0.lock();
+        if let Some(error) = &queue.ended {
+            return Err(error.clone());
+        }
         let group = queue.groups;
         queue.groups += 1;
         for (worker, name) in names.iter().enumerate() {
-            let shared = Arc::clone(&self.0);
+            let (shared, prepare, prepared, gone) =
+                (Arc::clone(&self.0), Arc::clone(&prepare), prepared.clone(), gone.clone());
+            let work = move || {
+                let result = catch_unwind(AssertUnwindSafe(|| prepare(worker)))
+                    .unwrap_or_else(|panic| Err(Error::Unavailable(panic_message(&*panic))));
+                drop(prepare);
+                // Nobody hears it where another worker could not start.
+                let _ = prepared.send(result);
+                if gone.recv().is_ok() {
+                    shared.work(group, worker);
+                }
+            };
             let thread = std::thread::Builder::new()
                 .name(name.clone())
-                .spawn(move || shared.work(group, worker))
+                .spawn(work)
                 .map_err(|e| Error::Unavailable(format!("the system gives no thread for {name}: {e}")))?;
             queue.threads.push(thread);
         }
+        drop(queue);
+        results.iter().take(names.len()).collect::<Result<()>>()?;
+        for _ in names {
+            let _ = go.send(());
+        }
         Ok(group)
+    }
+
+    /// Why the pool takes no more work, if it does not.
+    #[must_use]
+    pub fn ended(&self) -> Option<Error> {
+        self.0.lock().ended.clone()
     }
 
     /// Queues items of `page`; the answers come together, in the items' order. `expected` is the page's work that will follow them.

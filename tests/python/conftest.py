@@ -1,7 +1,8 @@
-"""Pages with what the real PaddleOCR read on them, and one engine for all tests."""
+"""Pages with what the real PaddleOCR read on them, one engine for all tests, and a process of its own where life ends."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from threadsafe_ocr import OcrResult, ThreadSafeOCR
@@ -17,11 +19,30 @@ DATA = Path(__file__).parents[1] / "data"
 PAGES = DATA / "pages"
 # Small enough that a test of many reads takes seconds.
 LINES = sorted((PAGES / "rec_lines").glob("*.png"))
+# What the first of them says.
+TEXT = r"\mynumber = \mydimen"
+
+Run = Callable[..., str]
 
 
 def key(page: OcrResult) -> list[tuple[str, float, bytes]]:
     """Everything an answer says, bit for bit."""
     return [(line.text, line.score, line.polygon.tobytes()) for line in page.lines]
+
+
+def large() -> np.ndarray:
+    """A page whose detection alone takes seconds."""
+    return np.full((2800, 4000, 3), 255, np.uint8)
+
+
+def ask(ocr: ThreadSafeOCR, call: str, image: object, **options: object) -> object:
+    """What any of the calls answers."""
+    begun = getattr(ocr, call)([image] if call == "read_many" else image, **options)
+    if call == "submit":
+        return begun.result()
+    if call == "aread":
+        return asyncio.run(begun)
+    return list(begun) if call == "read_many" else begun
 
 
 @pytest.fixture(scope="session")
@@ -35,16 +56,43 @@ def ocr() -> Iterator[ThreadSafeOCR]:
         yield engine
 
 
-@pytest.fixture
-def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a script in a process of its own, with a time limit; fails when it fails."""
+PRELUDE = f"""
+import asyncio, atexit, os, signal, sys, threading, time
+import numpy as np
+import threadsafe_ocr
+from threadsafe_ocr import *
+LINE, TEXT = {str(LINES[0])!r}, {TEXT!r}
+PAGE = {str(PAGES / "docs_en" / "tex-nutshell-p013.png")!r}
+large = np.full((2800, 4000, 3), 255, np.uint8)
 
-    def run(script: str, *, timeout: float = 40, code: int = 0) -> subprocess.CompletedProcess[str]:
-        prelude = f"import threadsafe_ocr, threading, time, os, sys\nfrom threadsafe_ocr import *\nPAGE = {str(PAGES / 'formats/rgb.png')!r}\nLINE = {str(LINES[0])!r}\n"
-        done = subprocess.run(
-            [sys.executable, "-c", prelude + textwrap.dedent(script)], capture_output=True, text=True, timeout=timeout, check=False
-        )
-        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
+def child(work):
+    # Forks; the child does `work` and leaves at once, the parent sees how it went.
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)
+        try:
+            work()
+        except BaseException as error:
+            os.write(2, f"child: {{type(error).__name__}}: {{error}}\\n".encode())
+            os._exit(7)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+def reads(ocr):
+    text = ocr.read(LINE).text
+    assert text == TEXT, text
+"""
+
+
+@pytest.fixture
+def run_python() -> Run:
+    """Runs a script in a process of its own, with a time limit, and returns what it printed; fails when it fails or says anything else."""
+
+    def run(script: str, *, before: str = "", timeout: float = 50, code: int = 0) -> str:
+        # Python 3.12 warns of every fork of a process with threads.
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", before + PRELUDE + textwrap.dedent(script)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        assert (done.returncode, done.stderr) == (code, ""), f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
 
     return run

@@ -1,182 +1,85 @@
-"""The edges of a process's life, each in a process of its own with a time limit."""
+"""Loops, Ctrl-C, ONNX Runtime and the package itself in a process: each in one of its own, with a time limit."""
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
-from conftest import LINES, PAGES
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
-LARGE = "import numpy as np\nlarge = np.full((2800, 4000, 3), 255, np.uint8)\n"
+from conftest import LINES, PAGES, TEXT, Run
 
 
-def test_exit_with_work_in_flight(run_python: Run) -> None:
-    run_python(LARGE + "ocr = ThreadSafeOCR()\nfutures = [ocr.submit(large) for _ in range(4)]\ntime.sleep(0.3)")
-
-
-def test_exit_with_reading_daemon_threads(run_python: Run) -> None:
-    done = run_python(
-        """
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "ocr.read(large)",
+        "ocr.submit(large).result()",
+        "list(ocr.read_many([large]))",
+        "ahead[-1].result()",
+        "asyncio.run(ocr.aread(large))",
+    ],
+)
+def test_ctrl_c_works_while_waiting(run_python: Run, wait: str) -> None:
+    # Six such pages ahead take at least ten seconds.
+    printed = run_python(
+        f"""
         ocr = ThreadSafeOCR()
-        def forever():
-            while True:
-                ocr.read(PAGE)
-        for _ in range(6):
-            threading.Thread(target=forever, daemon=True).start()
-        time.sleep(0.5)
-        """
-    )
-    assert not done.stderr, done.stderr
-
-
-def test_a_users_exit_hook_may_read_before_ours_and_is_told_after(run_python: Run) -> None:
-    done = run_python(
-        """
-        import atexit
-        ocr = ThreadSafeOCR()
-        atexit.register(lambda: print(len(ocr.read(LINE).lines)))
-        """
-    )
-    assert done.stdout.strip() == "1"
-
-
-def test_a_callback_that_sleeps_does_not_keep_the_process(run_python: Run) -> None:
-    run_python("ocr = ThreadSafeOCR()\nocr.submit(LINE).add_done_callback(lambda _: time.sleep(30))\ntime.sleep(1)", timeout=20)
-
-
-def test_ctrl_c_works_while_waiting() -> None:
-    script = (
-        "import numpy as np\nfrom threadsafe_ocr import ThreadSafeOCR\nocr = ThreadSafeOCR()\n"
-        "large = np.full((2800, 4000, 3), 255, np.uint8)\nprint('ready', flush=True)\n"
-        "try:\n    while True: ocr.read(large)\nexcept KeyboardInterrupt:\n    print('interrupted', flush=True)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready"
-        time.sleep(0.5)
-        start = time.perf_counter()
-        process.send_signal(signal.SIGINT)
-        assert process.stdout.readline().strip() == "interrupted"
-        assert time.perf_counter() - start < 5
-        assert process.wait(20) == 0
-
-
-CHILD = """
-def child(work):
-    pid = os.fork()
-    if pid == 0:
-        import signal
-        signal.alarm(25)
+        ahead = [ocr.submit(large) for _ in range(6)]
+        sent = []
+        threading.Timer(0.5, lambda: (sent.append(time.perf_counter()), os.kill(os.getpid(), signal.SIGINT))).start()
         try:
-            work()
-        except BaseException as error:
-            print("child", type(error).__name__, error, flush=True)
-            os._exit(7)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    assert status == 0, status
-"""
-
-
-@pytest.mark.parametrize("before", ["pass", "ocr.read(LINE)"])
-def test_a_forked_child_builds_its_own_engine(run_python: Run, before: str) -> None:
-    run_python(CHILD + f"ocr = ThreadSafeOCR()\n{before}\nchild(lambda: ocr.read(LINE))\nocr.read(LINE)")
-
-
-def test_fork_while_busy_with_every_permit_out(run_python: Run) -> None:
-    run_python(
-        CHILD
-        + """
-ocr = ThreadSafeOCR(max_queue_size=2)
-stop = threading.Event()
-def client():
-    while not stop.is_set():
-        ocr.read(LINE)
-threads = [threading.Thread(target=client) for _ in range(4)]
-[t.start() for t in threads]
-for _ in range(5):
-    child(lambda: ocr.read(LINE))
-stop.set()
-[t.join() for t in threads]
-"""
+            {wait}
+        except KeyboardInterrupt:
+            print(time.perf_counter() - sent[0])
+        ocr.close(cancel=True)
+        reads(ThreadSafeOCR())
+        """
     )
+    assert float(printed) < 2
 
 
-def test_fork_while_other_threads_construct_and_close_engines(run_python: Run) -> None:
-    run_python(
-        CHILD
-        + """
-ocr = ThreadSafeOCR()
-stop = threading.Event()
-def maker():
-    while not stop.is_set():
-        ThreadSafeOCR().close()
-threads = [threading.Thread(target=maker) for _ in range(3)]
-[t.start() for t in threads]
-for _ in range(5):
-    child(lambda: ThreadSafeOCR().read(LINE))
-stop.set()
-[t.join() for t in threads]
-"""
-    )
-
-
-def test_a_forked_child_exits_normally(run_python: Run) -> None:
+def test_ctrl_c_in_an_iterator_cancels_what_it_had_begun(run_python: Run) -> None:
     run_python(
         """
-ocr = ThreadSafeOCR()
-ocr.read(LINE)
-pid = os.fork()
-if pid == 0:
-    import signal
-    signal.alarm(20)
-    ocr.read(LINE)
-    sys.exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-"""
+        ocr = ThreadSafeOCR()
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            list(ocr.read_many([large] * 4))
+        except KeyboardInterrupt:
+            pass
+        assert ocr.stats()["cancelled"] == 4, ocr.stats()
+        """
     )
 
 
-def test_on_fork_error_refuses_in_the_child(run_python: Run) -> None:
-    run_python(
-        CHILD
-        + """
-ocr = ThreadSafeOCR(on_fork="error")
-def refused():
-    try:
-        ocr.read(LINE)
-    except ForkedProcessError:
-        return
-    raise SystemExit("not refused")
-child(refused)
-"""
+def test_ctrl_c_works_while_waiting_for_a_permit(run_python: Run) -> None:
+    printed = run_python(
+        """
+        ocr = ThreadSafeOCR(max_queue_size=1)
+        ahead = ocr.submit(large)
+        sent = []
+        threading.Timer(0.3, lambda: (sent.append(time.perf_counter()), os.kill(os.getpid(), signal.SIGINT))).start()
+        try:
+            ocr.read(LINE)
+        except KeyboardInterrupt:
+            print(time.perf_counter() - sent[0])
+        assert not ahead.done()
+        ahead.cancel()
+        reads(ocr)
+        """
     )
-
-
-def test_spawned_processes_read(run_python: Run, tmp_path: object) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(tmp_path))
-        (tmp_path / "work.py").write_text(  # type: ignore[operator]
-            "from threadsafe_ocr import ThreadSafeOCR\ndef go(path):\n    return len(ThreadSafeOCR().read(path).lines)\n"
-        )
-        run_python(
-            "import multiprocessing, work\n"
-            "with multiprocessing.get_context('spawn').Pool(2) as pool:\n    assert pool.map(work.go, [LINE] * 3) == [1] * 3\n"
-        )
+    assert float(printed) < 2
 
 
 def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run) -> None:
     run_python(
         """
         with ThreadSafeOCR(intra_op_num_threads=1) as ocr:
-            ocr.read(LINE)
+            reads(ocr)
             try:
-                threadsafe_ocr.unload()
+                unload()
             except ConfigError:
                 pass
             else:
@@ -187,74 +90,175 @@ def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run
                 assert "intra_op_num_threads" in str(error)
             else:
                 raise SystemExit("another knob was taken")
-        threadsafe_ocr.unload()
+        unload()
         names = [open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/proc/self/task")]
         assert not [n for n in names if n.startswith(("ocr-cpu", "ocr-page", "ocr-clock"))], names
         with ThreadSafeOCR(intra_op_num_threads=2) as ocr:
-            assert ocr.read(LINE).lines
+            reads(ocr)
         """
     )
 
 
-def test_a_loop_closed_with_a_task_waiting(run_python: Run) -> None:
+def test_a_loop_closed_with_tasks_waiting(run_python: Run) -> None:
+    # Such tasks are destroyed pending, which asyncio tells by its logger: the user's doing.
     run_python(
-        LARGE
-        + """
-import asyncio
-ocr = ThreadSafeOCR()
-async def main():
-    task = asyncio.ensure_future(ocr.aread(large))
-    await asyncio.sleep(0.1)
-loop = asyncio.new_event_loop()
-loop.run_until_complete(main())
-loop.close()
-assert ocr.read(LINE).lines
-import gc; gc.collect()
-"""
+        """
+        import gc, logging
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        ocr = ThreadSafeOCR(max_queue_size=2)
+        async def main():
+            global tasks
+            tasks = [asyncio.ensure_future(ocr.aread(page)) for page in (LINE, LINE, large[:700, :1000], LINE)]
+            await asyncio.sleep(0)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        time.sleep(1)
+        del tasks
+        gc.collect()
+        reads(ocr)
+        assert ocr.submit(LINE).result().text == TEXT
+        assert asyncio.run(ocr.aread(LINE)).text == TEXT
+        """
     )
 
 
-def test_read_and_close_on_the_loops_own_thread(run_python: Run) -> None:
+def test_read_on_the_loops_own_thread_while_tasks_wait_for_the_only_permit(run_python: Run) -> None:
     run_python(
         """
-        import asyncio
         ocr = ThreadSafeOCR(max_queue_size=1)
         async def main():
-            tasks = [asyncio.ensure_future(ocr.aread(LINE)) for _ in range(3)]
+            tasks = [asyncio.ensure_future(ocr.aread(page)) for page in (LINE, np.full((800, 1200), 255, np.uint8), LINE)]
             await asyncio.sleep(0)
-            assert ocr.read(LINE).lines
-            ocr.close()
-            return await asyncio.gather(*tasks, return_exceptions=True)
-        for answer in asyncio.run(main()):
-            assert isinstance(answer, (OcrResult, EngineClosedError)), answer
+            reads(ocr)
+            return [page.text for page in await asyncio.gather(*tasks)]
+        assert asyncio.run(main()) == [TEXT, "", TEXT]
         """
     )
 
 
-def test_import_without_onnxruntime_says_what_to_install(run_python: Run) -> None:
+def test_close_on_the_loops_own_thread_while_tasks_wait_for_the_only_permit(run_python: Run) -> None:
+    run_python(
+        """
+        ocr = ThreadSafeOCR(max_queue_size=1)
+        async def main():
+            tasks = [asyncio.ensure_future(ocr.aread(page)) for page in (np.full((1400, 2000), 255, np.uint8), LINE, LINE)]
+            await asyncio.sleep(0.05)
+            ocr.close()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+        running, *waiting = asyncio.run(main())
+        assert running.lines == (), running
+        assert all(isinstance(answer, EngineClosedError) for answer in waiting), waiting
+        """
+    )
+
+
+def test_many_loops_in_many_threads(run_python: Run) -> None:
+    run_python(
+        """
+        ocr = ThreadSafeOCR()
+        async def main():
+            return [page.text for page in await asyncio.gather(*(ocr.aread(LINE) for _ in range(5)))]
+        answers = []
+        threads = [threading.Thread(target=lambda: answers.append(asyncio.run(main()))) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        assert answers == [[TEXT] * 5] * 4
+        """
+    )
+
+
+SUBINTERPRETER = """
+import importlib
+try:
+    interpreters = importlib.import_module("_interpreters")
+except ImportError:
+    interpreters = importlib.import_module("_xxsubinterpreters")
+
+def run_in_another(*lines):
+    number = interpreters.create()
+    try:
+        failed = interpreters.run_string(number, "\\n".join(lines))
+    except interpreters.RunFailedError as error:
+        failed = error
+    assert not failed, failed
+    return number
+
+REFUSED = (
+    "import warnings",
+    "warnings.simplefilter('ignore')",
+    "try:",
+    "    import threadsafe_ocr",
+    "except ImportError as error:",
+    "    assert 'interpreter' in str(error), error",
+    "else:",
+    "    raise SystemExit('it was imported')",
+)
+"""
+
+
+def test_a_subinterpreter_is_refused_and_the_main_one_goes_on(run_python: Run) -> None:
+    run_python(
+        "interpreters.destroy(run_in_another(*REFUSED))\nocr = ThreadSafeOCR()\nreads(ocr)\nrun_in_another(*REFUSED)\nreads(ocr)",
+        before=SUBINTERPRETER,
+    )
+
+
+def test_a_subinterpreter_that_imports_first_takes_nothing_from_the_main_one(run_python: Run) -> None:
+    run_python("reads(ThreadSafeOCR())", before=SUBINTERPRETER + "another = run_in_another(*REFUSED)\n")
+
+
+def test_without_onnxruntime_the_import_works_and_the_engine_says_what_to_install(run_python: Run) -> None:
     run_python(
         """
         import importlib.util
         find = importlib.util.find_spec
         importlib.util.find_spec = lambda name, *a: None if name == "onnxruntime" else find(name, *a)
-        try:
-            ThreadSafeOCR(device="cpu")
-        except EngineUnavailableError as error:
-            assert "pip install" in str(error)
-        else:
-            raise SystemExit("it was found")
+        for device in ("auto", "cpu"):
+            try:
+                ThreadSafeOCR(device=device)
+            except EngineUnavailableError as error:
+                assert "pip install" in str(error)
+            else:
+                raise SystemExit("it was found")
+        importlib.util.find_spec = find
+        reads(ThreadSafeOCR())
         """
     )
 
 
-def test_two_onnxruntimes_in_one_process(run_python: Run) -> None:
-    run_python("import onnxruntime\nocr = ThreadSafeOCR()\nassert ocr.read(LINE).lines")
-    run_python("ocr = ThreadSafeOCR()\nocr.read(LINE)\nimport onnxruntime\nassert ocr.read(LINE).lines")
+OTHER_RUNTIME = """
+import onnxruntime
+from pathlib import Path
+model = next((Path(threadsafe_ocr.__file__).parent / "models").glob("*/det/inference.onnx"))
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+def runs():
+    session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, 64, 64), np.float32)})
+"""
 
 
-def test_telemetry_is_off_unless_the_user_says(run_python: Run) -> None:
-    done = run_python("ThreadSafeOCR()\nprint(os.environ['ORT_DISABLE_TELEMETRY'])")
-    assert done.stdout.strip() == "1"
+@pytest.mark.parametrize("order", ["ours", "theirs"])
+def test_two_onnxruntimes_in_one_process(run_python: Run, order: str) -> None:
+    ours = "ocr = ThreadSafeOCR()\nreads(ocr)\n"
+    both = """
+threads = [threading.Thread(target=lambda work=work: [work() for _ in range(5)]) for work in (runs, lambda: reads(ocr))]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+child(lambda: reads(ocr))
+"""
+    # The host's own import of onnxruntime needs the variable earlier, as the README says.
+    quiet = "import os\nos.environ['ORT_DISABLE_TELEMETRY'] = '1'\n"
+    run_python((ours + OTHER_RUNTIME if order == "ours" else OTHER_RUNTIME + ours) + both, before=quiet)
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("0", "0"), ("", "")], ids=["unset", "off", "empty"])
+def test_telemetry_is_off_unless_the_user_says_otherwise(
+    run_python: Run, monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
+) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", given)
+    assert run_python("ThreadSafeOCR()\nprint(os.environ['ORT_DISABLE_TELEMETRY'])") == kept + "\n"
 
 
 def test_cuda_without_the_gpu_build_says_what_to_install(run_python: Run) -> None:
@@ -266,27 +270,58 @@ def test_cuda_without_the_gpu_build_says_what_to_install(run_python: Run) -> Non
             assert "onnxruntime-gpu" in str(error) and "driver" in str(error)
         else:
             raise SystemExit("there is no GPU build here")
-        assert ThreadSafeOCR(device="auto").read(LINE).lines
+        reads(ThreadSafeOCR(device="auto"))
         """
     )
 
 
-def test_import_is_quick(run_python: Run) -> None:
-    done = run_python(
-        "import subprocess\n"
-        "def t(code):\n"
-        "    best = 9\n"
-        "    for _ in range(3):\n"
-        "        s = time.perf_counter(); subprocess.run([sys.executable, '-c', code], check=True); best = min(best, time.perf_counter() - s)\n"
-        "    return best\n"
-        "print(t('import threadsafe_ocr') - t('import numpy'))"
+def test_the_device_may_come_from_the_environment(run_python: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREADSAFE_OCR_DEVICE", "tpu")
+    run_python(
+        "try:\n    ThreadSafeOCR()\nexcept ConfigError as error:\n    assert 'tpu' in str(error)\nreads(ThreadSafeOCR(device='cpu'))"
     )
-    assert float(done.stdout) < 1.0
 
 
-def test_the_command_reads_files_and_folders_and_counts_failures(tmp_path: object) -> None:
-    command = [sys.executable, "-c", "import sys; from threadsafe_ocr.cli import main; sys.exit(main())", "read"]
-    good = subprocess.run([*command, str(PAGES / "rec_lines"), "--json"], capture_output=True, text=True, check=True, timeout=50)
-    assert len(good.stdout.splitlines()) == len(LINES)
-    bad = subprocess.run([*command, "missing.png", str(LINES[0])], capture_output=True, text=True, check=False, timeout=50)
-    assert bad.returncode == 1 and "missing.png" in bad.stderr and len(bad.stdout.splitlines()) >= 2
+def test_import_is_quick() -> None:
+    def best(code: str) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best("import threadsafe_ocr") - best("import numpy") < 0.5
+
+
+def test_import_starts_no_thread_and_loads_no_library(run_python: Run) -> None:
+    printed = run_python(
+        "print(len(os.listdir('/proc/self/task')), 'libonnxruntime' in open('/proc/self/maps').read())",
+        before="import numpy, os\nprint(len(os.listdir('/proc/self/task')), False)\n",
+    )
+    before, after = printed.splitlines()
+    assert after == before
+
+
+COMMAND = [sys.executable, "-c", "import sys; from threadsafe_ocr.cli import main; sys.exit(main())"]
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=50)
+
+
+def test_the_command_reads_files_and_folders() -> None:
+    done = command("read", PAGES / "rec_lines", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == len(LINES)
+    assert command("read", LINES[0], "--text").stdout == TEXT + "\n"
+
+
+def test_the_command_counts_failures_and_does_the_rest() -> None:
+    done = command("read", "missing.png", LINES[0])
+    assert done.returncode == 1
+    assert "missing.png" in done.stderr
+    assert TEXT in done.stdout.splitlines()
+    assert command("read", "missing.png").returncode == 1
+    assert command("read", LINES[0], "--device", "tpu").returncode == 1
+    assert command("read").returncode == 2

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import io
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LINES, PAGES, key
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.Image import Transpose
 
+from conftest import LINES, PAGES, TEXT, key
 from threadsafe_ocr import OcrResult, ThreadSafeOCR
 
 FORMATS = sorted((PAGES / "formats").iterdir())
@@ -49,25 +49,30 @@ def test_with_paddleocrs_settings_the_answer_is_paddleocrs(ocr: ThreadSafeOCR, g
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.name)
 def test_every_format_reads_the_same_text(ocr: ThreadSafeOCR, band: OcrResult, path: Path) -> None:
     page = ocr.read(path)
-    words = [set(p.text.replace("\n", "")) for p in (band, page)]
-    assert len(words[0] & words[1]) >= 0.95 * len(words[0])
-    assert abs(len(page.lines) - len(band.lines)) <= 1
+    if np.array_equal(bgr(path), bgr(BAND)):
+        assert key(page) == key(band)
+    assert difflib.SequenceMatcher(None, page.text, band.text, autojunk=False).ratio() > 0.96
 
 
-def test_every_kind_of_input_gives_the_same_answer(ocr: ThreadSafeOCR, band: OcrResult) -> None:
-    pixels = bgr(BAND)
+def test_every_kind_of_input_gives_the_same_answer(ocr: ThreadSafeOCR) -> None:
+    path = LINES[0]
+    content, pixels = path.read_bytes(), bgr(path)
     wide = np.zeros((pixels.shape[0], pixels.shape[1] * 2, 3), np.uint8)
     wide[:, ::2] = pixels
     frozen = pixels.copy()
     frozen.flags.writeable = False
     opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
     inputs = [
-        BAND, str(BAND), BAND.read_bytes(), io.BytesIO(BAND.read_bytes()), Image.open(BAND), pixels, wide[:, ::2], frozen, opaque,
-        np.ascontiguousarray(pixels[::-1])[::-1], np.asfortranarray(pixels),
+        path, str(path), content, bytearray(content), memoryview(content), io.BytesIO(content), path.open("rb"), Image.open(path), pixels,
+        wide[:, ::2], frozen, opaque, np.ascontiguousarray(pixels[::-1])[::-1], np.asfortranarray(pixels), np.array(pixels, ndmin=3),
     ]  # fmt: skip
-    for value in inputs:
-        assert key(ocr.read(value)) == key(band)
-    assert key(ocr.read(pixels[:, :, ::-1], color="rgb")) == key(band)
+    answers = [key(ocr.read(value)) for value in inputs]
+    inputs[6].close()
+    answers.append(key(ocr.read(pixels[:, :, ::-1], color="rgb")))
+    answers.append(key(ocr.read(np.asarray(Image.open(path).convert("RGBA")), color="rgb")))
+    assert answers == [key(ocr.read(path))] * 17
+    assert key(ocr.read(Image.open(path), color="bgr")) == answers[0], "a PIL image says itself what its channels are"
+    assert key(ocr.read(BAND.read_bytes())) == key(ocr.read(bgr(BAND)))
 
 
 def test_grey_arrays_of_two_and_three_dimensions_are_one(ocr: ThreadSafeOCR) -> None:
@@ -75,9 +80,76 @@ def test_grey_arrays_of_two_and_three_dimensions_are_one(ocr: ThreadSafeOCR) -> 
     assert key(ocr.read(grey)) == key(ocr.read(grey[:, :, None])) == key(ocr.read(np.dstack([grey] * 3)))
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F"])
+def in_mode(mode: str) -> Image.Image:
+    """The first line as a PIL image of `mode`."""
+    image = Image.open(LINES[0]).convert("RGB")
+    if mode.startswith("I;16"):
+        sixteen = np.asarray(image.convert("L")).astype(">u2" if mode == "I;16B" else "<u2") * 257
+        return Image.frombytes(mode, image.size, sixteen.tobytes())
+    if mode == "I of 16 bits":
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.int32) * 257)
+    if mode == "LAB":
+        profiles = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+    through = {"La": "LA", "PA": "P", "RGBa": "RGBA"}.get(mode, mode)
+    return image.convert(through).convert(mode)
+
+
+MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "F"]
+
+
+@pytest.mark.parametrize("mode", [*MODES, "I;16", "I;16L", "I;16B", "I of 16 bits"])
 def test_pil_images_of_every_mode_are_read(ocr: ThreadSafeOCR, mode: str) -> None:
-    assert ocr.read(Image.open(LINES[0]).convert("RGB").convert(mode)).text
+    assert ocr.read(in_mode(mode)).text == TEXT
+
+
+def test_black_on_transparent_pil_images_are_read(ocr: ThreadSafeOCR) -> None:
+    ink = Image.open(LINES[0]).convert("L").point(lambda value: 255 - value)
+    for mode in ("RGBA", "LA"):
+        transparent = Image.new(mode, ink.size, 0)
+        transparent.putalpha(ink)
+        assert ocr.read(transparent).text == TEXT
+
+
+# What undoes each EXIF orientation, by its number.
+STORED = {
+    1: None, 2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_270,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_exif_orientation_is_upright(ocr: ThreadSafeOCR, form: str, orientation: int) -> None:
+    image = Image.open(LINES[0]).convert("RGB")
+    stored = image if STORED[orientation] is None else image.transpose(STORED[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = io.BytesIO()
+    stored.save(content, form, exif=exif, quality=98, lossless=True)
+    for value in (content.getvalue(), Image.open(content)):
+        page = ocr.read(value)
+        assert (page.text, page.width, page.height) == (TEXT, *image.size)
+
+
+def test_broken_metadata_does_not_cost_the_page(ocr: ThreadSafeOCR) -> None:
+    image = Image.open(LINES[0]).convert("RGB")
+    for form in ("JPEG", "PNG", "WEBP", "TIFF"):
+        for broken in ({"exif": b"Exif\0\0MM\0*\xff\xff\xff\xff"}, {"icc_profile": b"no profile at all"}, {"dpi": (0, 65535)}):
+            if form == "TIFF" and "exif" in broken:
+                continue  # PIL refuses to write it.
+            content = io.BytesIO()
+            image.save(content, form, quality=98, lossless=True, **broken)
+            assert ocr.read(content.getvalue()).text == TEXT, (form, broken)
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_the_first_frame_of_several_is_read(ocr: ThreadSafeOCR, form: str) -> None:
+    image = Image.open(LINES[0]).convert("RGB")
+    content = io.BytesIO()
+    image.save(content, form, save_all=True, append_images=[Image.new("RGB", image.size, "white")] * 2, lossless=True)
+    assert ocr.read(content.getvalue()).text == TEXT
+    assert ocr.read(Image.open(content)).text == TEXT
 
 
 def test_an_empty_page_is_an_empty_result(ocr: ThreadSafeOCR) -> None:
@@ -86,29 +158,10 @@ def test_an_empty_page_is_an_empty_result(ocr: ThreadSafeOCR) -> None:
     assert ocr.ocr(np.full((200, 300, 3), 255, np.uint8)) == [None]
 
 
-def test_a_result_says_where_each_line_is_and_survives_pickling(band: OcrResult) -> None:
-    line = band.lines[0]
-    x0, y0, x1, y1 = line.box
-    assert 0 <= x0 < x1 <= band.width and 0 <= y0 < y1 <= band.height
-    assert line.polygon.dtype == np.float32 and line.polygon.shape == (4, 2)
-    assert 0 < line.score <= 1
-    assert pickle.loads(pickle.dumps(band)) == band
-    assert band.to_dict()["lines"][0]["text"] == line.text
-    assert line.text in band.to_json()
-    with pytest.raises(AttributeError):
-        band.width = 3  # type: ignore[misc]
-
-
-def test_an_engine_pickles_as_its_arguments(ocr: ThreadSafeOCR) -> None:
-    with ThreadSafeOCR(rec_score_thresh=0.5) as engine, pickle.loads(pickle.dumps(engine)) as twin:
-        assert twin._arguments == engine._arguments
-        assert key(twin.read(LINES[0])) == key(engine.read(LINES[0]))
-
-
 def test_paddleocrs_list_shapes(ocr: ThreadSafeOCR) -> None:
     (lines,) = ocr.ocr(LINES[0])
     box, (text, score) = lines[0]
-    assert np.array(box).shape == (4, 2) and isinstance(text, str) and isinstance(score, float)
+    assert (np.array(box).shape, type(text), type(score)) == ((4, 2), str, float)
     ((crop_text, _),) = ocr.ocr(bgr(LINES[0]), det=False)[0]
     assert crop_text
     assert np.array(ocr.ocr(LINES[0], rec=False)[0]).shape[1:] == (4, 2)
