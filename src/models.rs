@@ -45,7 +45,8 @@ pub struct ModelSet {
 pub enum ModelSpec {
     /// A set of the manifest.
     Named(String),
-    /// A folder with `det`, `rec` and perhaps `cls`, each in PaddleOCR's layout: `inference.onnx` and `inference.yml`.
+    /// A folder with `det`, `rec` and perhaps `cls`, each in PaddleOCR's layout: `inference.onnx` and `inference.yml`. Instead of the
+    /// latter `rec` may have `dict.txt`.
     Folder(PathBuf),
     /// Single models, each a folder in that layout or an ONNX file; `dict` is a text file with a character a line.
     Files {
@@ -62,6 +63,7 @@ pub enum ModelSpec {
 
 #[derive(Deserialize)]
 struct Manifest {
+    default: String,
     sets: HashMap<String, Entry>,
 }
 
@@ -122,44 +124,50 @@ struct PostProcess {
 }
 
 impl ModelSet {
-    /// Finds the files of `spec`; named sets are looked up in the manifest of `folder`.
+    /// Finds the files of `spec`; named sets are looked up in the manifest of `folder`, then among the added ones in [`cache_folder`].
     ///
     /// # Errors
     /// [`Error::ModelNotFound`] naming the file or the set that is missing, [`Error::ModelLoad`] naming the file that is wrong.
     pub fn find(spec: &ModelSpec, folder: &Path) -> Result<Self> {
         let manifest = read_manifest(folder)?;
         // Own models are taken to cost what the default set costs.
-        let default_costs = || manifest.sets.values().next().map(Entry::costs).ok_or_else(|| no_sets(folder));
+        let default_costs = || {
+            let set = manifest.sets.get(&manifest.default);
+            set.map(Entry::costs).ok_or_else(|| no_sets(folder))
+        };
         match spec {
-            ModelSpec::Named(name) => Self::named(name, &manifest, folder),
-            ModelSpec::Folder(path) => {
-                let cls = path.join("cls");
-                let cls = cls.exists().then_some(cls);
-                Self::own(&path.join("det"), &path.join("rec"), None, cls.as_deref(), default_costs()?)
+            ModelSpec::Named(name) => {
+                if let Some(entry) = manifest.sets.get(name) {
+                    return Self::named(name, entry, folder);
+                }
+                let added = cache_folder().map(|cache| cache.join(name)).filter(|path| path.is_dir());
+                Self::in_folder(&added.ok_or_else(|| unknown(name, &manifest))?, default_costs()?)
             }
+            ModelSpec::Folder(path) => Self::in_folder(path, default_costs()?),
             ModelSpec::Files { det, rec, dict, cls } => {
                 Self::own(det, rec, dict.as_deref(), cls.as_deref(), default_costs()?)
             }
         }
     }
 
-    fn named(name: &str, manifest: &Manifest, folder: &Path) -> Result<Self> {
-        let Some(entry) = manifest.sets.get(name) else {
-            let mut names: Vec<&str> = manifest.sets.keys().map(String::as_str).collect();
-            names.sort_unstable();
-            let known = names.join(", ");
-            return Err(Error::ModelNotFound(format!(
-                "there is no model set {name:?}; there is: {known}. For own models give a folder, or {{\"det\":, \"rec\":, \"dict\":}}"
-            )));
+    fn named(name: &str, entry: &Entry, folder: &Path) -> Result<Self> {
+        let needed = |key: &str| match entry.files.get(key) {
+            Some(file) => installed(name, &file.path, folder),
+            None => Err(Error::ModelLoad(format!("the manifest's set {name:?} has no {key:?}"))),
         };
-        let file = |key: &str| entry.files.get(key).map(|file| folder.join(&file.path));
-        let needed = |key: &str| {
-            file(key).ok_or_else(|| Error::ModelLoad(format!("the manifest's set {name:?} has no {key:?}")))
+        let cls = entry.files.get("cls").map(|_| needed("cls")).transpose()?;
+        let (det, rec) = (needed("det")?, needed("rec")?);
+        let characters = match entry.files.get("dict") {
+            Some(_) => characters_of_text(&needed("dict")?)?,
+            None => characters_of_yml(&needed("rec_config")?)?,
         };
-        let cls = file("cls").map(|path| model_file(&path)).transpose()?;
-        let characters = characters_of_yml(&needed("rec_config")?)?;
-        let (det, rec) = (model_file(&needed("det")?)?, model_file(&needed("rec")?)?);
         Ok(Self { det, rec, cls, characters, costs: entry.costs() })
+    }
+
+    fn in_folder(path: &Path, costs: Costs) -> Result<Self> {
+        let beside = |name: &str| Some(path.join(name)).filter(|path| path.exists());
+        let (dict, cls) = (beside("rec/dict.txt"), beside("cls"));
+        Self::own(&path.join("det"), &path.join("rec"), dict.as_deref(), cls.as_deref(), costs)
     }
 
     fn own(det: &Path, rec: &Path, dict: Option<&Path>, cls: Option<&Path>, costs: Costs) -> Result<Self> {
@@ -180,8 +188,42 @@ fn read_manifest(folder: &Path) -> Result<Manifest> {
         .map_err(|e| Error::ModelLoad(format!("{} is not a model manifest: {e}", path.display())))
 }
 
+/// Where downloaded and added sets are: `THREADSAFE_OCR_CACHE`, else `threadsafe-ocr` in `XDG_CACHE_HOME`, else in `~/.cache`.
+#[must_use]
+pub fn cache_folder() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("THREADSAFE_OCR_CACHE").or_else(|| {
+        let caches = variable("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+        Some(caches?.join("threadsafe-ocr"))
+    })
+}
+
+/// A file of the set `name`: beside the manifest, or downloaded.
+fn installed(name: &str, path: &Path, folder: &Path) -> Result<PathBuf> {
+    let places = [Some(folder.to_owned()), cache_folder()];
+    let found = places.iter().flatten().map(|place| place.join(path)).find(|path| path.is_file());
+    if let Some(path) = found {
+        return Ok(std::path::absolute(&path).unwrap_or(path));
+    }
+    let places: Vec<String> = places.iter().flatten().map(|place| place.display().to_string()).collect();
+    Err(Error::ModelNotFound(format!(
+        "the model set {name:?} is not on this machine (no {} in {}); get it with: threadsafe-ocr models get {name}",
+        path.display(),
+        places.join(" or ")
+    )))
+}
+
+fn unknown(name: &str, manifest: &Manifest) -> Error {
+    let mut names: Vec<&str> = manifest.sets.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let known = names.join(", ");
+    Error::ModelNotFound(format!(
+        "there is no model set {name:?}; there is: {known}. For own models give a folder, or {{\"det\":, \"rec\":, \"dict\":}}"
+    ))
+}
+
 fn no_sets(folder: &Path) -> Error {
-    Error::ModelNotFound(format!("the manifest in {} names no model set", folder.display()))
+    Error::ModelNotFound(format!("the manifest in {} has no default model set", folder.display()))
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -1,5 +1,6 @@
 """Native core of threadsafe_ocr; use `threadsafe_ocr.ThreadSafeOCR`."""
 
+from pathlib import Path
 from typing import Any, final
 
 from typing_extensions import disjoint_base
@@ -11,6 +12,7 @@ __all__ = [
     "after_fork",
     "before_fork",
     "init",
+    "model_cache",
     "next_news",
     "shut_down",
     "this_is_the_main_thread",
@@ -56,6 +58,9 @@ class Pending:
 def init(library: str, preload: list[str]) -> None: ...
 def unload() -> None:
     """Unloads all models and ends the workers; ConfigError while an engine is open."""
+
+def model_cache() -> Path | None:
+    """The folder of downloaded model sets; None where there is no home."""
 
 def next_news(line: int) -> int | None:
     """Waits, without the GIL, for the next request of a line (0: futures, 1: asyncio) to look at. For the package's daemon threads."""

