@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 GOLDEN ?=
-PYTHON_FILES := python tests/python examples
+PYTHON_FILES := python tests/python examples benches
 
-.PHONY: demo test install lint test-rust test-python test-golden test-flavours test-gpu clean
+.PHONY: demo test soak install lint test-rust test-python test-golden test-flavours test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -19,6 +19,10 @@ $(VENV)/made:
 # Builds the wheel and installs it with what the tests need.
 install: $(VENV)/made
 	$(BIN)/pip install --quiet ".[test]"
+
+# Half an hour and more; writes docs/soak.md.
+soak: install
+	$(BIN)/python benches/soak.py
 
 test-rust:
 	cargo test --locked

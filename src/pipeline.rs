@@ -153,14 +153,11 @@ impl Model for Stages {
 
 fn detect(net: &Net, image: &Image, size: (u32, u32), place: &Place) -> Result<Output> {
     let tensor = detection::preprocess(image, size);
-    let shape = [1, 3, size.1 as usize, size.0 as usize];
+    let (width, height) = (size.0 as usize, size.1 as usize);
+    let mut map = vec![0.0; width * height];
     let session = net.session(place.worker, place.alone)?;
-    let map = session.run("detection", &tensor, shape, true, &place.stop, |map, _| map.to_vec())?;
-    let pixels = shape[2] * shape[3];
-    if map.len() != pixels {
-        let message = format!("the model gave {} values for {pixels} pixels; is it a detection model?", map.len());
-        return Err(Error::inference("detection", message));
-    }
+    let (input, output) = ((&*tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
+    session.run_into("detection", input, output, &place.stop)?;
     Ok(Output::Map(map))
 }
 

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::models::{ModelSet, dictionary};
 use crate::pipeline::{Nets, Stages};
 use crate::runtime::{Device, Net};
+use crate::schedule::Stop;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::Pool;
@@ -234,8 +235,12 @@ impl DeviceState {
         let (rec, rec_group) = self.net(&mut loaded, &set.rec, "rec")?;
         let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, "cls")).transpose()?;
         let cls_group = cls.as_ref().map_or(rec_group, |(_, group)| *group);
+        let dictionary = check(&det, &rec, set)?.into();
+        if self.device == Device::Cpu {
+            try_detection(&det, set)?;
+        }
         let nets = Arc::new(Nets {
-            dictionary: check(&det, &rec, set)?.into(),
+            dictionary,
             det,
             rec,
             cls: cls.map(|(net, _)| net),
@@ -253,7 +258,7 @@ impl DeviceState {
             return Ok((Arc::clone(net), *group));
         }
         let count = loaded.nets.len();
-        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads));
+        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads, kind == "det"));
         let group = match (self.group, self.device) {
             (Some(group), _) => group,
             (None, device) => {
@@ -290,6 +295,15 @@ fn check(det: &Net, rec: &Net, set: &ModelSet) -> Result<Vec<String>> {
     };
     let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
     dictionary(&set.characters, classes, &set.rec)
+}
+
+/// A first small run: it finds out whether the output has the input's size, and the growth of the arena begins with it.
+fn try_detection(det: &Net, set: &ModelSet) -> Result<()> {
+    let (input, mut output) = (vec![0.0; 3 * 32 * 32], vec![0.0; 32 * 32]);
+    let (input, output) = ((&*input, [1, 3, 32, 32]), (&mut *output, [1, 1, 32, 32]));
+    det.session(0, false)?.run_into("detection", input, output, &Stop::default()).map_err(|e| {
+        Error::ModelLoad(format!("{}: a trial run failed ({e}); is it a detection model?", set.det.display()))
+    })
 }
 
 /// Ends everything: intake stops, runs are terminated, threads are joined. For the interpreter's exit hook; idempotent.

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ort::AsPointer;
 use ort::environment::Environment;
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::RunOptions;
 use ort::session::builder::{BuilderResult, SessionBuilder};
-use ort::value::{DynValue, Outlet, TensorRef, ValueType};
+use ort::value::{DynValue, Outlet, TensorRef, TensorRefMut, ValueType};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -21,7 +22,14 @@ use crate::fork;
 use crate::schedule::Stop;
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
-static ENVIRONMENT: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+static ENVIRONMENT: Mutex<Option<Loaded>> = Mutex::new(None);
+
+struct Loaded {
+    library: PathBuf,
+    environment: Environment,
+    /// The process that made the arena of large runs. A forked child makes its own: a vanished thread may hold its parent's lock.
+    arena_of: u32,
+}
 /// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
 static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
@@ -51,13 +59,13 @@ impl std::fmt::Display for Device {
 pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     let _inside = fork::enter();
     let mut environment = ENVIRONMENT.lock();
-    if let Some((loaded, _)) = environment.as_ref() {
-        if loaded == library {
+    if let Some(loaded) = environment.as_ref() {
+        if loaded.library == library {
             return Ok(());
         }
         return Err(Error::Unavailable(format!(
             "this process already uses {}, and a process can use one ONNX Runtime library here; start another process for {}",
-            loaded.display(),
+            loaded.library.display(),
             library.display()
         )));
     }
@@ -74,7 +82,8 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     let made = builder.with_name("threadsafe-ocr").with_telemetry(false).build();
     let made = made.map_err(|e| Error::Unavailable(format!("ONNX Runtime did not start: {e}")))?;
     made.set_log_level(log_level());
-    *environment = Some((library.to_owned(), made));
+    let library = library.to_owned();
+    *environment = Some(Loaded { library, environment: made, arena_of: 0 });
     Ok(())
 }
 
@@ -101,9 +110,47 @@ fn profile() -> Option<PathBuf> {
 }
 
 fn environment() -> Result<Environment> {
-    let environment = ENVIRONMENT.lock();
-    let made = environment.as_ref().map(|(_, environment)| environment.clone());
-    made.ok_or_else(|| Error::Unavailable("ONNX Runtime is not loaded; call runtime::init first".into()))
+    let mut loaded = ENVIRONMENT.lock();
+    let Some(loaded) = loaded.as_mut() else {
+        return Err(Error::Unavailable("ONNX Runtime is not loaded; call runtime::init first".into()));
+    };
+    if loaded.arena_of != std::process::id() {
+        let made = make_arena(&loaded.environment, loaded.arena_of != 0);
+        made.map_err(|e| Error::Unavailable(format!("ONNX Runtime gave no memory arena: {e}")))?;
+        loaded.arena_of = std::process::id();
+    }
+    Ok(loaded.environment.clone())
+}
+
+/// Makes the arena of large runs, in place of an `old` one.
+///
+/// A session's own arena grows in powers of two, which do not join: detection of 4000x2816 pixels then takes 2.9 GB where 1.5 are enough
+/// (measured, onnxruntime 1.32). This one grows in regions of 2 GB of address space, of which only what is used becomes memory. It does so
+/// from the first [`Session::run_into`] on, which should be a small one. The first region stays: small runs find it warm.
+#[allow(unsafe_code)]
+fn make_arena(environment: &Environment, old: bool) -> ort::Result<()> {
+    let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)?;
+    let settings = [
+        (c"arena_extend_strategy", 0), // powers of two, from the growth below
+        (c"initial_chunk_size_bytes", 64 << 20),
+        (c"initial_growth_chunk_size_bytes", 2_000_000_000), // an int of C
+        (c"max_dead_bytes_per_chunk", 4 << 20),
+    ];
+    let (keys, values) = (settings.map(|(key, _)| key.as_ptr()), settings.map(|(_, value)| value));
+    let (api, mut config) = (ort::api(), std::ptr::null_mut());
+    // SAFETY: every pointer is valid for its call: environment and memory info are borrowed by this frame, the keys are literals, both
+    // arrays have the length that is given. The configuration is copied by the runtime and released here, once. The environment is locked,
+    // and the sessions that use an arena share its ownership.
+    unsafe {
+        if old {
+            ort::Error::result_from_status((api.UnregisterAllocator)(environment.ptr().cast_mut(), memory.ptr()))?;
+        }
+        let made = (api.CreateArenaCfgV2)(keys.as_ptr(), values.as_ptr(), keys.len(), &raw mut config);
+        ort::Error::result_from_status(made)?;
+        let registered = (api.CreateAndRegisterAllocator)(environment.ptr().cast_mut(), memory.ptr(), config);
+        (api.ReleaseArenaCfg)(config);
+        ort::Error::result_from_status(registered)
+    }
 }
 
 /// A model that is loaded and can run.
@@ -137,16 +184,17 @@ impl Drop for Session {
 
 impl Session {
     /// Loads the model file `path`. `threads` is the size of the session's own pool on the CPU; 1: runs use the calling thread only.
+    /// `large`: its runs take hundreds of megabytes.
     ///
     /// # Errors
     /// [`Error::ModelLoad`] naming the file, [`Error::Unavailable`] when the device cannot be used.
-    pub fn load(path: &Path, device: Device, threads: usize) -> Result<Self> {
+    pub fn load(path: &Path, device: Device, threads: usize, large: bool) -> Result<Self> {
         if is_lost(device) {
             return Err(lost(device, "it failed earlier"));
         }
         let _inside = fork::enter();
         let environment = environment()?;
-        let session = build(&environment, path, device, threads)?;
+        let session = build(&environment, path, device, threads, large)?;
         let io = |outlets: &[Outlet], what: &str| -> Result<(CString, Vec<i64>)> {
             let [outlet] = outlets else {
                 let count = outlets.len();
@@ -189,10 +237,41 @@ impl Session {
         stop: &Stop,
         read: impl FnOnce(&[f32], &[i64]) -> R,
     ) -> Result<R> {
-        let failed = |e: ort::Error| self.run_error(stage, stop, &e.to_string());
-        let mut options = RunOptions::new().map_err(failed)?;
+        let run = || -> ort::Result<R> {
+            let input = TensorRef::from_array_view((shape, tensor))?;
+            let Some(output) = self.run_raw(&input, None, &*self.run_options(shrink, stop)?)? else {
+                return Err(ort::Error::new("the run gave no output"));
+            };
+            let (dimensions, values) = output.try_extract_tensor::<f32>()?;
+            Ok(read(values, dimensions))
+        };
+        run().map_err(|e| self.run_error(stage, stop, &e.to_string()))
+    }
+
+    /// A run of a large session: its output has the shape `output_shape` and is written to `output`, and the arena's free memory is given
+    /// back afterwards. (An output in the arena would keep its whole region.)
+    ///
+    /// # Errors
+    /// As [`Session::run`], also where the output has another shape.
+    pub fn run_into(
+        &self,
+        stage: &'static str,
+        (tensor, shape): (&[f32], [usize; 4]),
+        (output, output_shape): (&mut [f32], [usize; 4]),
+        stop: &Stop,
+    ) -> Result<()> {
+        let mut run = || -> ort::Result<_> {
+            let input = TensorRef::from_array_view((shape, tensor))?;
+            let mut output = TensorRefMut::from_array_view_mut((output_shape, &mut *output))?;
+            self.run_raw(&input, Some(&mut output), &*self.run_options(true, stop)?)
+        };
+        run().map(drop).map_err(|e| self.run_error(stage, stop, &e.to_string()))
+    }
+
+    fn run_options(&self, shrink: bool, stop: &Stop) -> ort::Result<Arc<RunOptions>> {
+        let mut options = RunOptions::new()?;
         if shrink && self.device == Device::Cpu {
-            options.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(failed)?;
+            options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
         let options = Arc::new(options);
         let ender = Arc::clone(&options);
@@ -200,23 +279,28 @@ impl Session {
             // It fails only for a null pointer, which RunOptions never holds.
             let _ = ender.terminate();
         });
-        let input = TensorRef::from_array_view((shape, tensor)).map_err(failed)?;
-        let output = self.run_raw(&input, &options).map_err(failed)?;
-        let (dimensions, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
-        Ok(read(values, dimensions))
+        Ok(options)
     }
 
-    /// `OrtApi::Run` on a shared reference. `ort`'s own `run` asks for `&mut`, since some providers crash when one session is run from two
-    /// threads at once; Microsoft documents that the CPU provider does not (microsoft/onnxruntime issues 114 and 22967).
+    /// `OrtApi::Run` on a shared reference; returns the output where none is given to write to. `ort`'s own `run` asks for `&mut`, since
+    /// some providers crash when one session is run from two threads at once; Microsoft documents that the CPU provider does not
+    /// (microsoft/onnxruntime issues 114 and 22967).
     #[allow(unsafe_code)]
-    fn run_raw(&self, input: &TensorRef<'_, f32>, options: &RunOptions) -> ort::Result<DynValue> {
+    fn run_raw(
+        &self,
+        input: &TensorRef<'_, f32>,
+        given: Option<&mut TensorRefMut<'_, f32>>,
+        options: &RunOptions,
+    ) -> ort::Result<Option<DynValue>> {
         let Some(session) = &self.inner else { return Err(ort::Error::new("the session is gone")) };
-        let mut output = std::ptr::null_mut();
-        // SAFETY: every pointer is valid for the call: session, options, names and input are borrowed by this frame, the arrays have the one
-        // element that the counts say, and `output` is null, so that the runtime allocates the value. Concurrent calls on one session happen
-        // only on the CPU provider, for which they are documented to be safe; any other session is run by the one worker that owns it
-        // (`Net::session`). On success the runtime hands over ownership of a non-null value allocated by the session's allocator, which
-        // `from_ptr` takes; the session outlives it, because it is read and dropped before `run` returns.
+        let is_given = given.is_some();
+        let mut output = given.map_or(std::ptr::null_mut(), |given| given.ptr().cast_mut());
+        // SAFETY: every pointer is valid for the call: session, options, names, input and a given output are borrowed by this frame, the
+        // arrays have the one element that the counts say. A given output is written to and stays its owner's; otherwise `output` is null,
+        // so that the runtime allocates the value. Concurrent calls on one session happen only on the CPU provider, for which they are
+        // documented to be safe; any other session is run by the one worker that owns it (`Net::session`). On success the runtime hands
+        // over ownership of a value it allocated with the session's allocator, which `from_ptr` takes; the session outlives it, because it
+        // is read and dropped before `run` returns.
         unsafe {
             let status = (ort::api().Run)(
                 session.ptr().cast_mut(),
@@ -229,8 +313,8 @@ impl Session {
                 &raw mut output,
             );
             ort::Error::result_from_status(status)?;
-            let output = NonNull::new(output).ok_or_else(|| ort::Error::new("the run gave no output"))?;
-            Ok(DynValue::from_ptr(output, Some(session.allocator())))
+            let output = NonNull::new(output).filter(|_| !is_given);
+            Ok(output.map(|output| DynValue::from_ptr(output, Some(session.allocator()))))
         }
     }
 
@@ -270,13 +354,19 @@ fn ends_the_card(message: &str) -> bool {
     matches!(cuda_error(message), Some(214 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999))
 }
 
-fn build(environment: &Environment, path: &Path, device: Device, threads: usize) -> Result<ort::session::Session> {
+fn build(
+    environment: &Environment,
+    path: &Path,
+    device: Device,
+    threads: usize,
+    large: bool,
+) -> Result<ort::session::Session> {
     let unusable = |message: String| match device {
         Device::Cpu => unloadable(path, &message),
         Device::Cuda(_) => unavailable(device, &message),
     };
     let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
-    let mut builder = with_device(builder, device, threads).map_err(|e| unusable(e.to_string()))?;
+    let mut builder = with_device(builder, device, threads, large).map_err(|e| unusable(e.to_string()))?;
     builder.commit_from_file(path).map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.
         message if message.contains(" failure ") => unusable(message),
@@ -285,15 +375,21 @@ fn build(environment: &Environment, path: &Path, device: Device, threads: usize)
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours
-fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> BuilderResult {
+fn with_device(builder: SessionBuilder, device: Device, threads: usize, large: bool) -> BuilderResult {
     // Spinning threads burn a third of a service's processor time (reference: RapidOCR's defaults, measured) and win nothing here.
     let mut builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
     if let Some(profile) = profile() {
         builder = builder.with_profiling(profile)?;
     }
     match device {
-        // The default of `ep::CPU` is no arena; with one, and shrinkage after large runs, memory is lowest.
-        Device::Cpu => builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()]),
+        Device::Cpu => {
+            if large {
+                // Plans of earlier runs need more memory than the arena does, and one would be kept for every shape.
+                builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
+            }
+            // The default of `ep::CPU` is no arena; with one, and shrinkage after large runs, memory is lowest.
+            builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()])
+        }
         Device::Cuda(index) => builder.with_execution_providers([ort::ep::CUDA::default()
             .with_device_id(index.try_into().unwrap_or(i32::MAX))
             // Widths vary: an exhaustive search for every new shape would cost seconds each.
@@ -377,16 +473,18 @@ pub struct Net {
     path: PathBuf,
     device: Device,
     pool_threads: usize,
+    large: bool,
     sessions: Mutex<Vec<Option<Arc<Session>>>>,
     wide: Mutex<Option<Arc<Session>>>,
 }
 
 impl Net {
-    /// A model that is loaded by its first run. `pool_threads`: the size of the lone request's pool; 1: none.
+    /// A model that is loaded by its first run. `pool_threads`: the size of the lone request's pool; 1: none. `large`: its runs take
+    /// hundreds of megabytes.
     #[must_use]
-    pub fn new(id: u64, path: &Path, device: Device, pool_threads: usize) -> Self {
+    pub fn new(id: u64, path: &Path, device: Device, pool_threads: usize, large: bool) -> Self {
         let (sessions, wide) = (Mutex::new(Vec::new()), Mutex::new(None));
-        Self { id, path: path.to_owned(), device, pool_threads, sessions, wide }
+        Self { id, path: path.to_owned(), device, pool_threads, large, sessions, wide }
     }
 
     /// The session for a run of `worker`; `alone`: the run may use all cores.
@@ -397,23 +495,27 @@ impl Net {
         if self.device == Device::Cpu {
             if alone && self.pool_threads > 1 {
                 let mut wide = self.wide.lock();
-                return get_or_load(&mut wide, || Session::load(&self.path, self.device, self.pool_threads));
+                return get_or_load(&mut wide, || self.load(self.pool_threads));
             }
             let mut sessions = self.sessions.lock();
             sessions.resize(1, None);
-            return get_or_load(&mut sessions[0], || Session::load(&self.path, self.device, 1));
+            return get_or_load(&mut sessions[0], || self.load(1));
         }
         // Only this worker ever looks at its slot, so the lock is not held while the session loads.
         let held = self.sessions.lock().get(worker).cloned().flatten();
         if let Some(session) = held {
             return Ok(session);
         }
-        let session = Arc::new(Session::load(&self.path, self.device, 1)?);
+        let session = Arc::new(self.load(1)?);
         let mut sessions = self.sessions.lock();
         let slots = sessions.len().max(worker + 1);
         sessions.resize(slots, None);
         sessions[worker] = Some(Arc::clone(&session));
         Ok(session)
+    }
+
+    fn load(&self, threads: usize) -> Result<Session> {
+        Session::load(&self.path, self.device, threads, self.large)
     }
 }
 

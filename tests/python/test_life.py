@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from conftest import LINES, PAGES, TEXT, Run
+from conftest import LINES, TEXT, Run
 
 
 @pytest.mark.parametrize(
@@ -308,13 +308,6 @@ COMMAND = [sys.executable, "-c", "import sys; from threadsafe_ocr.cli import mai
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=50)
-
-
-def test_the_command_reads_files_and_folders() -> None:
-    done = command("read", PAGES / "rec_lines", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == len(LINES)
-    assert command("read", LINES[0], "--text").stdout == TEXT + "\n"
 
 
 def test_the_command_counts_failures_and_does_the_rest() -> None:

@@ -44,4 +44,6 @@ def test_a_profile_tells_provider_and_thread_of_every_node(run_python: Run, monk
     events = [event for path in tmp_path.glob("run-*.json") for event in json.loads(path.read_text())]
     nodes = [event for event in events if event["cat"] == "Node"]
     assert {event["args"]["provider"] for event in nodes} == {"CPUExecutionProvider"}
-    assert {names[str(event["tid"])].rstrip("0123456789") for event in nodes if str(event["tid"]) in names} == {"ocr-cpu-"}
+    threads = {names[str(event["tid"])].rstrip("0123456789") for event in nodes if str(event["tid"]) in names}
+    # The trial run of detection is made where the object is.
+    assert threads - {"python"} == {"ocr-cpu-"}
