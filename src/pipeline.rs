@@ -173,7 +173,7 @@ fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
     let read = |scores: &[f32], _: &[i64]| {
         scores.chunks_exact(2).map(|pair| Output::Orientation([pair[0], pair[1]])).collect()
     };
-    net.session(place.worker, false)?.run("orientation", &tensor, shape, false, &place.stop, read)
+    net.session(place.worker, false)?.run("orientation", &tensor, shape, &place.stop, read)
 }
 
 fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Place) -> Result<Vec<Output>> {
@@ -186,14 +186,13 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
         }
     }
     let shape = [run_size, 3, recognition::HEIGHT, width as usize];
-    let shrink = width > 1280;
     let read = |scores: &[f32], dimensions: &[i64]| -> Vec<Output> {
         let [_, columns, classes] = *dimensions else { return Vec::new() };
         let line = (columns * classes).max(1) as usize;
         let best = |line: &[f32]| Output::Classes(recognition::best_classes(line, classes.max(1) as usize));
         scores.chunks_exact(line).take(items.len()).map(best).collect()
     };
-    net.session(place.worker, false)?.run("recognition", &tensor, shape, shrink, &place.stop, read)
+    net.session(place.worker, false)?.run("recognition", &tensor, shape, &place.stop, read)
 }
 
 fn cut(image: &Image, quad: &Quad, upside_down: bool) -> Result<Image> {

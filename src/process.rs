@@ -258,7 +258,7 @@ impl DeviceState {
             return Ok((Arc::clone(net), *group));
         }
         let count = loaded.nets.len();
-        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads, kind == "det"));
+        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads));
         let group = match (self.group, self.device) {
             (Some(group), _) => group,
             (None, device) => {
