@@ -76,7 +76,7 @@ def test_examples_run(path: Path) -> None:
 def test_the_readmes_settings_are_the_constructors() -> None:
     table = re.findall(r"^\| (`.*?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     named = {name for row in table for name in re.findall(r"`(\w+)`", row)}
-    assert named == {"models", "device", *threadsafe_ocr.ocr.SETTINGS}
+    assert named == {"models", "device", "precision", *threadsafe_ocr.ocr.SETTINGS}
 
 
 def test_the_stub_is_the_native_module() -> None:
