@@ -1,7 +1,7 @@
 //! Every setting, its default, and the figure behind the default. Written once, here.
 //!
-//! Later wins: these defaults, the model set's manifest entry, the constructor's keywords, a call's own options. Options travel with their
-//! request; nothing here is shared or changed after construction.
+//! Later wins: these defaults, the constructor's keywords, a call's own options. Options travel with their request; nothing here is shared
+//! or changed after construction. What a model set's runs cost is in its manifest entry.
 
 use std::time::Duration;
 
