@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 #[derive(Debug)]
 struct State {
@@ -45,6 +46,12 @@ impl Drop for Inside {
     }
 }
 
+/// Waits until nobody is inside, at most `patience`. At exit: ONNX Runtime's statics must not go while a session is made.
+pub(crate) fn wait_until_outside(patience: Duration) {
+    let waited = CHANGED.wait_timeout_while(lock(), patience, |state| state.inside > 0);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
+}
+
 /// Before `fork`: closes the gate and waits until nobody is inside. Blocks; the caller must not hold the GIL.
 pub fn before() {
     let mut state = lock();
@@ -70,7 +77,6 @@ pub fn after() {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::mpsc::channel;
-    use std::time::Duration;
 
     use super::*;
 

@@ -14,6 +14,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::config::DeviceConfig;
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::models::{ModelSet, dictionary};
 use crate::pipeline::{Nets, Stages};
 use crate::runtime::{Device, Net};
@@ -324,6 +325,8 @@ pub fn end() {
     if let Some(process) = own() {
         process.stop();
     }
+    // Another thread may be loading the first models.
+    fork::wait_until_outside(Duration::from_secs(1));
 }
 
 /// Whether [`end`] was called.

@@ -183,3 +183,8 @@ thread.start()
 time.sleep(0.5)
 """
     assert run_python(script, before=BEFORE_IMPORT) == "refused\njoined\n"
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.15])
+def test_exit_while_a_daemon_thread_makes_the_first_engine(run_python: Run, after: float) -> None:
+    run_python(f"threading.Thread(target=ThreadSafeOCR, daemon=True).start()\ntime.sleep({after})")
