@@ -25,4 +25,6 @@ with ThreadSafeOCR() as ocr:
     for thread in threads:
         thread.join()
     cpu = time.process_time() - cpu
-print(f"{len(times) / seconds:.2f} pages/s, {cpu / len(times):.2f} CPU s a page, p50 {statistics.median(times):.2f} s, max {max(times):.2f} s")
+print(
+    f"{len(times) / seconds:.2f} pages/s, {cpu / len(times):.2f} CPU s a page, p50 {statistics.median(times):.2f} s, max {max(times):.2f} s"
+)

@@ -29,9 +29,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import measure
+import numpy as np
 
 TABLE = Path(__file__).parents[1] / "docs" / "soak.md"
 HEADER = """\
@@ -89,6 +88,7 @@ def run_threads(count: int, target: Callable[[int], None]) -> None:
 def same_answers() -> Iterator[Figure]:
     """64 threads x 20 reads and 100 `aread`s of pieces of the sixteen pages: whole ones would take an hour on 2 cores."""
     import pages
+
     from threadsafe_ocr import ThreadSafeOCR
 
     pieces = pages.pieces()
@@ -198,6 +198,7 @@ def read_in_background(ocr: Any, inputs: Iterable[Any]) -> list[threading.Thread
 def receipts_beside_large_pages() -> Iterator[Figure]:
     """The receipts come at half the rate that the machine can serve alone, so that they queue behind the pages and not each other."""
     import pages
+
     from threadsafe_ocr import ThreadSafeOCR
 
     receipts, large = pages.receipts(), pages.large(3000)
@@ -225,6 +226,7 @@ def receipts_beside_large_pages() -> Iterator[Figure]:
 def receipts_behind(side: int, count: int | None, factor: float, kinds: Iterable[str]) -> Iterator[Figure]:
     """Three receipts one after the other, the first one as soon as all large pages are there."""
     import pages
+
     from threadsafe_ocr import ThreadSafeOCR, unload
 
     receipts, large = pages.receipts(), pages.large(side)
@@ -276,6 +278,7 @@ def receipt_behind_every_large_permit() -> Iterator[Figure]:
 def overload() -> Iterator[Figure]:
     """A refused client pauses for 20 ms: 64 threads that do not would measure how Python shares its lock among them."""
     import pages
+
     from threadsafe_ocr import OverloadedError, ThreadSafeOCR
 
     pieces = pages.pieces()
@@ -302,7 +305,7 @@ def overload() -> Iterator[Figure]:
     yield Figure(
         "max_queue_size=4, 64 clients with wait=False for 20 s",
         "each refusal within 50 ms, every accepted answer right",
-        f"{len(refusals)} refusals: longest {worst:.1f} ms, 99 % within {most:.1f} ms; {len(answers)} answers, {answers.count(False)} wrong",
+        f"{len(refusals)} refusals: worst {worst:.1f} ms, 99 % within {most:.1f} ms; {len(answers)} answers, {answers.count(False)} wrong",
         worst <= 50 and all(answers) and bool(answers),
     )
 
@@ -310,6 +313,7 @@ def overload() -> Iterator[Figure]:
 @part("7")
 def cancellation() -> Iterator[Figure]:
     import pages
+
     from threadsafe_ocr import ThreadSafeOCR
 
     # 4.2 MB each, so that all of them get a permit and no submission waits.
@@ -339,6 +343,7 @@ def many_engines() -> Iterator[Figure]:
     """Everything that starts a thread is used: a lone page's detection, futures and an event loop."""
     before = len(measure.threads())
     import pages
+
     from threadsafe_ocr import ThreadSafeOCR
 
     line = pages.page(sorted((pages.PAGES / "rec_lines").glob("*.png"))[0])
@@ -395,6 +400,7 @@ READS = 2000
 def memory_of_many_sizes() -> Iterator[Figure]:
     """One page in twenty is a whole A4, the others are parts of it of random sides, mostly small; three quarters of it are blank."""
     import pages
+
     from threadsafe_ocr import ThreadSafeOCR
 
     whole = pages.sparse(*pages.A4)
@@ -431,6 +437,7 @@ def memory_of_many_sizes() -> Iterator[Figure]:
 @part("9b")
 def memory_of_large_files() -> Iterator[Figure]:
     import pages
+
     from threadsafe_ocr import ThreadSafeOCR
 
     with tempfile.TemporaryDirectory() as folder:

@@ -45,7 +45,7 @@ pub enum Error {
     #[error("no answer within the timeout of {:.3} s; give a longer timeout=, or send less work at once", .0.as_secs_f64())]
     Timeout(Duration),
     /// A model run failed.
-    #[error("{stage} failed: {message}")]
+    #[error("{stage} failed: {message}; the request failed alone, try it again")]
     Inference {
         /// Which stage: detection, orientation, recognition or page.
         stage: &'static str,
@@ -53,7 +53,7 @@ pub enum Error {
         message: Arc<str>,
     },
     /// The engine was closed, or its process is ending.
-    #[error("the engine is closed; make a new ThreadSafeOCR")]
+    #[error("the engine is closed; make a new ThreadSafeOCR, unless the process is ending")]
     Closed,
     /// The device or the runtime cannot be used.
     #[error("{0}")]

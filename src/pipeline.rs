@@ -1,6 +1,7 @@
 //! One page, as an `async fn` in straight-line code: decode, detect, cut out, orient, recognise, filter.
 
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -132,8 +133,13 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Stages;
 
-/// Recognitions whose activations are larger than this reserve them.
-const UNUSUAL_BYTES: usize = 64 << 20;
+/// Runs whose activations are larger than this reserve them. The number of workers bounds the others, so that the detection of a receipt
+/// never waits for the memory of a large page's.
+const UNUSUAL_BYTES: usize = 128 << 20;
+
+fn to_reserve(bytes: usize) -> usize {
+    if bytes > UNUSUAL_BYTES { bytes } else { 0 }
+}
 
 impl Model for Stages {
     type Item = Item;
@@ -173,7 +179,7 @@ fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
     let read = |scores: &[f32], _: &[i64]| {
         scores.chunks_exact(2).map(|pair| Output::Orientation([pair[0], pair[1]])).collect()
     };
-    net.session(place.worker, false)?.run("orientation", &tensor, shape, false, &place.stop, read)
+    net.session(place.worker, false)?.run("orientation", &tensor, shape, &place.stop, read)
 }
 
 fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Place) -> Result<Vec<Output>> {
@@ -186,14 +192,13 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
         }
     }
     let shape = [run_size, 3, recognition::HEIGHT, width as usize];
-    let shrink = width > 1280;
     let read = |scores: &[f32], dimensions: &[i64]| -> Vec<Output> {
         let [_, columns, classes] = *dimensions else { return Vec::new() };
         let line = (columns * classes).max(1) as usize;
         let best = |line: &[f32]| Output::Classes(recognition::best_classes(line, classes.max(1) as usize));
         scores.chunks_exact(line).take(items.len()).map(best).collect()
     };
-    net.session(place.worker, false)?.run("recognition", &tensor, shape, shrink, &place.stop, read)
+    net.session(place.worker, false)?.run("recognition", &tensor, shape, &place.stop, read)
 }
 
 fn cut(image: &Image, quad: &Quad, upside_down: bool) -> Result<Image> {
@@ -246,13 +251,22 @@ fn decode(input: Input, max_pixels: u64) -> Result<Image> {
         Input::Pixels(image) => Ok(image),
         Input::Encoded(bytes) => image::decode(&bytes, max_pixels),
         Input::Path(path) => {
-            let bytes = std::fs::read(&path).map_err(|e| Error::File { path: path.clone(), source: Arc::new(e) })?;
+            let bytes = read_file(&path).map_err(|e| Error::File { path: path.clone(), source: Arc::new(e) })?;
             image::decode(&bytes, max_pixels).map_err(|error| match error {
                 Error::InvalidImage(message) => Error::InvalidImage(format!("{}: {message}", path.display())),
                 other => other,
             })
         }
     }
+}
+
+/// The file as long as it says now: one that grows while it is read is cut, and then told to be broken.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// A line that was found and not read yet.
@@ -275,7 +289,7 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let expected = nets.expected_work(cost) - cost;
     page.progress.set_work_left(cost + expected);
     let lane = Lane { group: nets.groups[0], stage: 0, shape: [size.0, size.1], net: nets.det.id, run_size: 1 };
-    let bytes = pixels as usize * nets.costs.detection_bytes_per_pixel;
+    let bytes = to_reserve(pixels as usize * nets.costs.detection_bytes_per_pixel);
     let item = Item { net: Arc::clone(&nets.det), image: Arc::clone(image), work: Work::Detect { size } };
     let answers = page.pool.submit(page.progress.page, vec![(lane, cost, bytes, item)], expected).await?;
     let Some(Output::Map(map)) = answers.into_iter().next() else { return Err(unexpected("detection")) };
@@ -371,11 +385,12 @@ async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)
         let lane =
             Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
         let cost = f64::from(width) * nets.costs.recognition_ms_per_pixel;
-        let bytes = width as usize * nets.costs.recognition_bytes_per_pixel;
+        // A run takes the memory of all its places, blank ones too.
+        let bytes = to_reserve(width as usize * nets.costs.recognition_bytes_per_pixel * nets.run_size) / nets.run_size;
         let options = page.options.recognition.clone();
         let work = Work::Recognize { quad: line.quad, upside_down, width, options, run_size: nets.run_size };
         let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
-        (lane, cost, if bytes > UNUSUAL_BYTES { bytes } else { 0 }, item)
+        (lane, cost, bytes, item)
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), 0.0).await?;
     let read = answers.into_iter().map(|answer| match answer {

@@ -236,6 +236,9 @@ impl DeviceState {
         let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, "cls")).transpose()?;
         let cls_group = cls.as_ref().map_or(rec_group, |(_, group)| *group);
         let dictionary = check(&det, &rec, set)?.into();
+        if let (Some((net, _)), Some(path)) = (&cls, &set.cls) {
+            check_orientation(net, path)?;
+        }
         if self.device == Device::Cpu {
             try_detection(&det, set)?;
         }
@@ -258,7 +261,7 @@ impl DeviceState {
             return Ok((Arc::clone(net), *group));
         }
         let count = loaded.nets.len();
-        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads, kind == "det"));
+        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads));
         let group = match (self.group, self.device) {
             (Some(group), _) => group,
             (None, device) => {
@@ -295,6 +298,15 @@ fn check(det: &Net, rec: &Net, set: &ModelSet) -> Result<Vec<String>> {
     };
     let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
     dictionary(&set.characters, classes, &set.rec)
+}
+
+fn check_orientation(cls: &Net, path: &Path) -> Result<()> {
+    let session = cls.session(0, false)?;
+    if matches!(*session.output_shape(), [_, 2 | -1]) {
+        return Ok(());
+    }
+    let shape = session.output_shape();
+    Err(Error::ModelLoad(format!("{}: its output is {shape:?}; is it a 0/180 orientation model?", path.display())))
 }
 
 /// A first small run: it finds out whether the output has the input's size, and the growth of the arena begins with it.

@@ -184,17 +184,16 @@ impl Drop for Session {
 
 impl Session {
     /// Loads the model file `path`. `threads` is the size of the session's own pool on the CPU; 1: runs use the calling thread only.
-    /// `large`: its runs take hundreds of megabytes.
     ///
     /// # Errors
     /// [`Error::ModelLoad`] naming the file, [`Error::Unavailable`] when the device cannot be used.
-    pub fn load(path: &Path, device: Device, threads: usize, large: bool) -> Result<Self> {
+    pub fn load(path: &Path, device: Device, threads: usize) -> Result<Self> {
         if is_lost(device) {
             return Err(lost(device, "it failed earlier"));
         }
         let _inside = fork::enter();
         let environment = environment()?;
-        let session = build(&environment, path, device, threads, large)?;
+        let session = build(&environment, path, device, threads)?;
         let io = |outlets: &[Outlet], what: &str| -> Result<(CString, Vec<i64>)> {
             let [outlet] = outlets else {
                 let count = outlets.len();
@@ -233,13 +232,12 @@ impl Session {
         stage: &'static str,
         tensor: &[f32],
         shape: [usize; 4],
-        shrink: bool,
         stop: &Stop,
         read: impl FnOnce(&[f32], &[i64]) -> R,
     ) -> Result<R> {
         let run = || -> ort::Result<R> {
             let input = TensorRef::from_array_view((shape, tensor))?;
-            let Some(output) = self.run_raw(&input, None, &*self.run_options(shrink, stop)?)? else {
+            let Some(output) = self.run_raw(&input, None, &*self.run_options(stop)?)? else {
                 return Err(ort::Error::new("the run gave no output"));
             };
             let (dimensions, values) = output.try_extract_tensor::<f32>()?;
@@ -263,14 +261,14 @@ impl Session {
         let mut run = || -> ort::Result<_> {
             let input = TensorRef::from_array_view((shape, tensor))?;
             let mut output = TensorRefMut::from_array_view_mut((output_shape, &mut *output))?;
-            self.run_raw(&input, Some(&mut output), &*self.run_options(true, stop)?)
+            self.run_raw(&input, Some(&mut output), &*self.run_options(stop)?)
         };
         run().map(drop).map_err(|e| self.run_error(stage, stop, &e.to_string()))
     }
 
-    fn run_options(&self, shrink: bool, stop: &Stop) -> ort::Result<Arc<RunOptions>> {
+    fn run_options(&self, stop: &Stop) -> ort::Result<Arc<RunOptions>> {
         let mut options = RunOptions::new()?;
-        if shrink && self.device == Device::Cpu {
+        if self.device == Device::Cpu {
             options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
         let options = Arc::new(options);
@@ -354,19 +352,13 @@ fn ends_the_card(message: &str) -> bool {
     matches!(cuda_error(message), Some(214 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999))
 }
 
-fn build(
-    environment: &Environment,
-    path: &Path,
-    device: Device,
-    threads: usize,
-    large: bool,
-) -> Result<ort::session::Session> {
+fn build(environment: &Environment, path: &Path, device: Device, threads: usize) -> Result<ort::session::Session> {
     let unusable = |message: String| match device {
         Device::Cpu => unloadable(path, &message),
         Device::Cuda(_) => unavailable(device, &message),
     };
     let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
-    let mut builder = with_device(builder, device, threads, large).map_err(|e| unusable(e.to_string()))?;
+    let mut builder = with_device(builder, device, threads).map_err(|e| unusable(e.to_string()))?;
     builder.commit_from_file(path).map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.
         message if message.contains(" failure ") => unusable(message),
@@ -375,7 +367,7 @@ fn build(
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours
-fn with_device(builder: SessionBuilder, device: Device, threads: usize, large: bool) -> BuilderResult {
+fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> BuilderResult {
     // Spinning threads burn a third of a service's processor time (reference: RapidOCR's defaults, measured) and win nothing here.
     let mut builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
     if let Some(profile) = profile() {
@@ -383,11 +375,9 @@ fn with_device(builder: SessionBuilder, device: Device, threads: usize, large: b
     }
     match device {
         Device::Cpu => {
-            if large {
-                // Plans of earlier runs need more memory than the arena does, and one would be kept for every shape.
-                builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
-            }
-            // The default of `ep::CPU` is no arena; with one, and shrinkage after large runs, memory is lowest.
+            // A plan of earlier runs' memory takes more than the arena does, and one would be kept for every shape.
+            builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
+            // The default of `ep::CPU` is no arena.
             builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()])
         }
         Device::Cuda(index) => builder.with_execution_providers([ort::ep::CUDA::default()
@@ -473,18 +463,16 @@ pub struct Net {
     path: PathBuf,
     device: Device,
     pool_threads: usize,
-    large: bool,
     sessions: Mutex<Vec<Option<Arc<Session>>>>,
     wide: Mutex<Option<Arc<Session>>>,
 }
 
 impl Net {
-    /// A model that is loaded by its first run. `pool_threads`: the size of the lone request's pool; 1: none. `large`: its runs take
-    /// hundreds of megabytes.
+    /// A model that is loaded by its first run. `pool_threads`: the size of the lone request's pool; 1: none.
     #[must_use]
-    pub fn new(id: u64, path: &Path, device: Device, pool_threads: usize, large: bool) -> Self {
+    pub fn new(id: u64, path: &Path, device: Device, pool_threads: usize) -> Self {
         let (sessions, wide) = (Mutex::new(Vec::new()), Mutex::new(None));
-        Self { id, path: path.to_owned(), device, pool_threads, large, sessions, wide }
+        Self { id, path: path.to_owned(), device, pool_threads, sessions, wide }
     }
 
     /// The session for a run of `worker`; `alone`: the run may use all cores.
@@ -515,7 +503,7 @@ impl Net {
     }
 
     fn load(&self, threads: usize) -> Result<Session> {
-        Session::load(&self.path, self.device, threads, self.large)
+        Session::load(&self.path, self.device, threads)
     }
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -50,7 +51,16 @@ def _from_pil(image: Image) -> npt.NDArray[np.uint8]:
     from PIL import ImageOps
 
     try:
+        # PIL reads a file only now, and says in many ways that it is broken.
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InvalidImageError(f"PIL cannot load this image: {error}; save the image anew, as PNG or JPEG") from error
+    # Broken EXIF never costs the page.
+    with contextlib.suppress(Exception):
         image = ImageOps.exif_transpose(image)
+    try:
         if image.mode.startswith("I;16"):
             return np.asarray(np.asarray(image) >> 8, np.uint8)
         if image.mode in ("I", "F"):
@@ -64,6 +74,5 @@ def _from_pil(image: Image) -> npt.NDArray[np.uint8]:
             image = image.convert("LA")
         transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
         return np.asarray(image.convert("RGBA" if transparent else "RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        # PIL reads a file only now, and says so in many ways that it is broken.
-        raise InvalidImageError(f"PIL cannot load this image: {error}; save the image anew, as PNG or JPEG") from error
+    except (OSError, ValueError) as error:
+        raise InvalidImageError(f"PIL cannot convert this image: {error}; save the image anew, as PNG or JPEG") from error

@@ -202,18 +202,22 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     ) -> Iterator[Any]:
         """Reads pages and yields their results in order, `in_flight` of them at once (default: four a core).
 
-        return_errors=True yields the OcrError of a page that failed in its place; otherwise it is raised. Keywords as `read`.
+        return_errors=True yields the error of a page that failed in its place (an OcrError, or a TypeError for what is no image);
+        otherwise it is raised. Keywords as `read`.
 
         >>> for page in ThreadSafeOCR().read_many(["page.png", "missing.png"], return_errors=True):
         ...     print(type(page).__name__)
         OcrResult
         ImageNotFoundError
         """
-        most = in_flight or 4 * (os.cpu_count() or 1)
-        running: deque[waiting.OcrFuture | OcrError] = deque()
+        unknown = keywords.keys() - {"timeout", "wait", "color", *SETTINGS}
+        if unknown:
+            raise TypeError(f"read_many() has no option {min(unknown)}; see the table of settings in the README")
+        most = in_flight or 4 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        running: deque[waiting.OcrFuture | OcrError | TypeError] = deque()
 
-        def settle(entry: waiting.OcrFuture | OcrError) -> Any:
-            if isinstance(entry, OcrError):
+        def settle(entry: waiting.OcrFuture | OcrError | TypeError) -> Any:
+            if not isinstance(entry, waiting.OcrFuture):
                 return entry
             try:
                 return entry.result()
@@ -232,7 +236,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
                     yield settle(running.popleft())
                 try:
                     running.append(self.submit(image, **keywords))
-                except OcrError as error:
+                except (OcrError, TypeError) as error:
                     if not return_errors:
                         raise
                     running.append(error)
@@ -240,7 +244,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
                 yield settle(running.popleft())
         finally:
             for entry in running:
-                if not isinstance(entry, OcrError):
+                if isinstance(entry, waiting.OcrFuture):
                     entry.cancel()
 
     def ocr(self, image: Any, det: bool = True, rec: bool = True, cls: bool | None = None, **keywords: Any) -> list[Any]:
@@ -268,15 +272,19 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         call = {name: keywords.pop(name) for name in ("timeout", "wait", "color") if name in keywords}
         keywords["use_textline_orientation"] = True
         looked = from_raw(self._start(crops, detect=False, recognize=False, **call, options=keywords).wait())
-        flags = [(line.upside_down, line.upside_down_score or 0.0) for line in looked.lines]
-        return [[["180", score] if score > 0.5 else ["0", 1.0 - score] for _, score in flags]]
+        scores = [line.upside_down_score for line in looked.lines]
+        if None in scores:
+            raise ConfigError('det=False, rec=False needs an orientation model, and these models have none; give one as "cls"')
+        return [[["180", score] if score > 0.5 else ["0", 1.0 - score] for score in scores if score is not None]]
 
     def warmup(self) -> None:
         """Reads a blank page, so that the first request finds everything loaded.
 
         >>> ThreadSafeOCR().warmup()
         """
-        self.read(np.full((64, 320, 3), 255, np.uint8))
+        blank = np.full((64, 320, 3), 255, np.uint8)
+        self.read(blank)
+        self.recognize(blank)
 
     @property
     def ready(self) -> bool:

@@ -1,9 +1,10 @@
-"""Futures and asyncio: two daemon threads that hand finished answers over. They never run for ever-blocked user code of one another."""
+"""Futures and asyncio: two daemon threads that hand answers over, so that the callbacks of futures never keep an event loop waiting."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import itertools
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +44,13 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
 
     def cancel(self) -> bool:
         """Cancels the request, unless it is answered; what it had queued is taken out."""
-        if not super().cancel():
-            return False
-        if waiting.pop(self._number, None) is not None:
-            self._pending.cancel()
-            # Tells concurrent.futures.wait() and as_completed().
-            self.set_running_or_notify_cancel()
+        if waiting.pop(self._number, None) is None:
+            return super().cancel()
+        # First the request: a callback may take its time.
+        self._pending.cancel()
+        super().cancel()
+        # Tells concurrent.futures.wait() and as_completed().
+        self.set_running_or_notify_cancel()
         return True
 
     def result(self, timeout: float | None = None) -> OcrResult:
@@ -123,7 +125,10 @@ def _serve_futures() -> None:
     while (number := _core.next_news(FUTURES)) is not None:
         future = waiting.get(number)
         if future is not None:
-            future._settle(None)
+            try:
+                future._settle(None)
+            except BaseException:  # what a callback raises to end its thread must not end everybody's
+                logging.getLogger("threadsafe_ocr").exception("a callback of a future raised")
         future = None
 
 

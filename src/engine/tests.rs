@@ -26,7 +26,7 @@ impl std::ops::Deref for Fake {
 }
 
 fn engine(max_queue_size: usize, max_queue_bytes: usize) -> Fake {
-    let net = |id| Arc::new(Net::new(id, Path::new("none.onnx"), Device::Cpu, 1, false));
+    let net = |id| Arc::new(Net::new(id, Path::new("none.onnx"), Device::Cpu, 1));
     let costs = Costs {
         detection_ms_per_megapixel: 100.0,
         detection_bytes_per_pixel: 100,

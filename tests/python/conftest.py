@@ -18,6 +18,7 @@ from threadsafe_ocr import OcrResult, ThreadSafeOCR
 DATA = Path(__file__).parents[1] / "data"
 PAGES = DATA / "pages"
 # Small enough that a test of many reads takes seconds.
+MODELS = Path(__file__).parents[2] / "models"
 LINES = sorted((PAGES / "rec_lines").glob("*.png"))
 # What the first of them says.
 TEXT = r"\mynumber = \mydimen"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import LINES, PAGES, TEXT, Run, ask
+from conftest import LINES, MODELS, PAGES, TEXT, Run, ask
 from threadsafe_ocr import ConfigError, ImageFileError, InvalidImageError, ModelLoadError, ModelNotFoundError, OcrError, ThreadSafeOCR
 
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -235,6 +235,25 @@ def test_models_that_are_missing_or_wrong_are_named(tmp_path: Path) -> None:
     characters.write_text("a\nb\n")
     with pytest.raises(ModelLoadError, match=r"wrong\.onnx"):
         ThreadSafeOCR({"det": wrong, "rec": wrong, "dict": characters})
+    own = {kind: MODELS / "v6-small" / kind for kind in ("det", "rec")}
+    with pytest.raises(ModelLoadError, match=r"wrong\.onnx"):
+        ThreadSafeOCR({**own, "cls": wrong})
+    with pytest.raises(ModelLoadError, match=r"det.*is it a 0/180 orientation model"):
+        ThreadSafeOCR({**own, "cls": own["det"]})
+
+
+def test_a_picture_of_pil_with_broken_exif_is_read(ocr: ThreadSafeOCR) -> None:
+    image = Image.open(LINES[0])
+    image.load()
+    image.info["exif"] = b"Exif\x00\x00no TIFF header"
+    assert ocr.read(image).text == TEXT
+
+
+def test_without_an_orientation_model_nobody_invents_an_answer() -> None:
+    with ThreadSafeOCR({kind: MODELS / "v6-small" / kind for kind in ("det", "rec")}) as plain:
+        assert plain.read(LINES[0]).lines[0].upside_down is None
+        with pytest.raises(ConfigError, match="cls"):
+            plain.ocr(LINES[0], det=False, rec=False)
 
 
 def test_a_good_neighbour_is_answered_among_bad_input(ocr: ThreadSafeOCR) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +98,8 @@ def test_a_full_engine_refuses_at_once_and_answers_what_it_took() -> None:
         assert answers == [alone] * len(answers)
         assert len(answers) >= 4
         assert small.stats()["rejected"] == len(refusals) > 0
-        assert statistics.median(refusals) < 0.05
+        # At once: a wait for a permit would take seconds. `make soak` holds 50 ms.
+        assert max(refusals) < 1
 
 
 @pytest.mark.parametrize("call", ["read", "submit", "aread", "detect", "recognize", "ocr", "read_many"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import sys
 import threading
 import time
 
@@ -233,3 +234,18 @@ def test_a_hundred_cancelled_pages_leave_the_process_idle(run_python: Run) -> No
         reads(ocr)
         """
     )
+
+
+def test_a_callback_that_ends_its_thread_does_not_end_the_others_callbacks(ocr: ThreadSafeOCR, caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+
+    def leaves(_: object) -> None:
+        ended.set()
+        sys.exit()
+
+    ocr.submit(LINES[0]).add_done_callback(leaves)
+    assert ended.wait(20)
+    called = threading.Event()
+    ocr.submit(LINES[0]).add_done_callback(lambda _: called.set())
+    assert called.wait(20)
+    assert "callback" in caplog.text

@@ -182,6 +182,9 @@ def test_pages_come_in_order_and_errors_in_their_places(ocr: ThreadSafeOCR, tmp_
     assert key(pages[2]) == key(ocr.read(LINES[1]))
     with pytest.raises(FileNotFoundError):
         list(ocr.read_many([missing]))
+    assert [type(page) for page in ocr.read_many([None, LINES[0]], return_errors=True)] == [TypeError, OcrResult]
+    with pytest.raises(TypeError, match="no_such_option"):
+        list(ocr.read_many([LINES[0]], return_errors=True, no_such_option=1))
 
 
 def test_upside_down_lines_are_turned(ocr: ThreadSafeOCR) -> None:
