@@ -5,6 +5,7 @@
 //!
 //! Coordinates are pixels, x to the right, y down; a pixel's position is its centre.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use crate::image::Image;
@@ -882,6 +883,17 @@ fn upright_size(Quad([a, b, c, d]): &Quad) -> (usize, usize) {
 
 fn is_tall(width: usize, height: usize) -> bool {
     height as f64 / width as f64 >= TALL
+}
+
+/// An image that is a line, turned by 180 degrees if it is `upside_down`.
+#[must_use]
+pub fn whole(image: &Image, upside_down: bool) -> Option<Cow<'_, Image>> {
+    if !upside_down {
+        return Some(Cow::Borrowed(image));
+    }
+    let mut pixels = image.pixels().to_vec();
+    turn_half(&mut pixels);
+    Image::new(image.width(), image.height(), pixels).ok().map(Cow::Owned)
 }
 
 /// Cuts a detected quad out of its page: straightened, a tall crop turned a quarter against the clock, then the half turn if `upside_down`.

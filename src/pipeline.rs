@@ -1,5 +1,6 @@
 //! One page, as an `async fn` in straight-line code: decode, detect, cut out, orient, recognise, filter.
 
+use std::borrow::Cow;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,8 +115,8 @@ pub struct Item {
 #[derive(Debug)]
 enum Work {
     Detect { size: (u32, u32) },
-    Orient { quad: Quad },
-    Recognize { quad: Quad, upside_down: bool, width: u32, options: RecognitionOptions, run_size: usize },
+    Orient { cut_out: Option<Quad> },
+    Recognize { cut_out: Option<Quad>, upside_down: bool, width: u32, options: RecognitionOptions, run_size: usize },
 }
 
 /// What a worker sends back, reduced: a class score is 18,710 numbers a column.
@@ -170,8 +171,8 @@ fn detect(net: &Net, image: &Image, size: (u32, u32), place: &Place) -> Result<O
 fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
     let mut tensor = Vec::with_capacity(items.len() * 3 * orientation::HEIGHT * orientation::WIDTH);
     for item in items {
-        if let Work::Orient { quad } = &item.work {
-            let crop = cut(&item.image, quad, false)?;
+        if let Work::Orient { cut_out } = &item.work {
+            let crop = cut(&item.image, cut_out.as_ref(), false)?;
             tensor.extend(orientation::preprocess(&crop));
         }
     }
@@ -186,8 +187,8 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
     // A short run is filled with blank crops: the last bits of a result depend on the size of its run.
     let mut tensor = vec![0.0; run_size * 3 * recognition::HEIGHT * width as usize];
     for (item, input) in items.iter().zip(tensor.chunks_exact_mut(3 * recognition::HEIGHT * width as usize)) {
-        if let Work::Recognize { quad, upside_down, options, .. } = &item.work {
-            let crop = cut(&item.image, quad, *upside_down)?;
+        if let Work::Recognize { cut_out, upside_down, options, .. } = &item.work {
+            let crop = cut(&item.image, cut_out.as_ref(), *upside_down)?;
             input.copy_from_slice(&recognition::preprocess(&crop, width, options));
         }
     }
@@ -201,8 +202,13 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
     net.session(place.worker, false)?.run("recognition", &tensor, shape, &place.stop, read)
 }
 
-fn cut(image: &Image, quad: &Quad, upside_down: bool) -> Result<Image> {
-    geometry::crop(image, quad, upside_down).ok_or_else(|| Error::inference("crop", "an empty box"))
+/// A line's own pixels; none to cut out: the image is the line, as it is.
+fn cut<'a>(image: &'a Image, cut_out: Option<&Quad>, upside_down: bool) -> Result<Cow<'a, Image>> {
+    let crop = match cut_out {
+        Some(quad) => geometry::crop(image, quad, upside_down).map(Cow::Owned),
+        None => geometry::whole(image, upside_down),
+    };
+    crop.ok_or_else(|| Error::inference("crop", "an empty box"))
 }
 
 /// What a page needs while it is read.
@@ -273,6 +279,8 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 struct Found {
     image: Arc<Image>,
     quad: Quad,
+    /// None: the image is the line.
+    cut_out: Option<Quad>,
     score: f32,
     /// Across recognition's input.
     width: u32,
@@ -297,28 +305,45 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     drop(map);
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
     let order = geometry::sort_reading_order(&quads, Direction::Right);
-    let found = lay_out(page, order.into_iter().map(|i| (Arc::clone(image), quads[i], boxes[i].score)));
+    let line = |i: usize| {
+        let quad = quads[i];
+        (geometry::crop_size(&quad), Arc::clone(image), quad, Some(quad), boxes[i].score)
+    };
+    // Boxes without a crop are dropped, as PaddleOCR 3.x does.
+    let found = lay_out(page, order.into_iter().map(line).filter(|((w, ..), ..)| *w > 0));
     nets.learn(recognition_cost(nets, &found), cost);
     Ok(found)
 }
 
+/// Lines given by the caller are read as they are, neither straightened nor turned left, as `PaddleOCR`'s recognition alone does.
 fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
-    let whole = |image: &Arc<Image>| {
+    let line = |image: &Arc<Image>| {
         let (w, h) = (image.width() as f32, image.height() as f32);
         let quad = Quad([(0.0, 0.0), (w, 0.0), (w, h), (0.0, h)].map(|(x, y)| Point { x, y }));
-        (Arc::clone(image), quad, 1.0)
+        let size = (image.width() as usize, image.height() as usize, false);
+        (size, Arc::clone(image), quad, None, 1.0)
     };
-    lay_out(page, images.iter().map(whole))
+    lay_out(page, images.iter().map(line))
 }
 
-/// Gives every line the width of its input. Boxes without a crop are dropped, as `PaddleOCR` 3.x does.
-fn lay_out(page: &Page, lines: impl Iterator<Item = (Arc<Image>, Quad, f32)>) -> Vec<Found> {
-    let lines: Vec<_> = lines.map(|line| (geometry::crop_size(&line.1), line)).filter(|((w, ..), _)| *w > 0).collect();
-    let sizes: Vec<_> = lines.iter().map(|((w, h, _), _)| (*w, *h)).collect();
+/// Gives every line the width of its input.
+fn lay_out(page: &Page, lines: impl Iterator<Item = (CropSize, Arc<Image>, Quad, Option<Quad>, f32)>) -> Vec<Found> {
+    let lines: Vec<_> = lines.collect();
+    let sizes: Vec<_> = lines.iter().map(|((w, h, _), ..)| (*w, *h)).collect();
     let widths = recognition::widths(&sizes, &page.options.recognition);
-    let line = |(((_, _, sideways), (image, quad, score)), width)| Found { image, quad, score, width, sideways };
+    let line = |(((_, _, sideways), image, quad, cut_out, score), width)| Found {
+        image,
+        quad,
+        cut_out,
+        score,
+        width,
+        sideways,
+    };
     lines.into_iter().zip(widths).map(line).collect()
 }
+
+/// Width, height, and whether it was turned left.
+type CropSize = (usize, usize, bool);
 
 fn recognition_cost(nets: &Nets, lines: &[Found]) -> f64 {
     lines.iter().map(|line| f64::from(line.width) * nets.costs.recognition_ms_per_pixel).sum()
@@ -388,7 +413,7 @@ async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)
         // A run takes the memory of all its places, blank ones too.
         let bytes = to_reserve(width as usize * nets.costs.recognition_bytes_per_pixel * nets.run_size) / nets.run_size;
         let options = page.options.recognition.clone();
-        let work = Work::Recognize { quad: line.quad, upside_down, width, options, run_size: nets.run_size };
+        let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size: nets.run_size };
         let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
         (lane, cost, bytes, item)
     });
@@ -408,7 +433,7 @@ async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<
     let items = found.iter().map(|line| {
         // A small net: larger runs win nothing.
         let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size: 1 };
-        let work = Work::Orient { quad: line.quad };
+        let work = Work::Orient { cut_out: line.cut_out };
         (lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image: Arc::clone(&line.image), work })
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), work).await?;

@@ -213,3 +213,12 @@ def test_an_upside_down_line_on_an_upright_page_is_read(ocr: ThreadSafeOCR, para
     page[y0:y1, x0:x1] = paragraph[y0:y1, x0:x1][::-1, ::-1]
     turned = [line for line in ocr.read(page).lines if line.upside_down]
     assert [difflib.SequenceMatcher(None, line.text, longest.text).ratio() > 0.9 for line in turned] == [True], turned
+
+
+@pytest.mark.parametrize("shape", [(41, 1), (1, 41), (37, 501), (200, 40)])
+def test_a_crop_of_any_size_is_one_line(ocr: ThreadSafeOCR, shape: tuple[int, int]) -> None:
+    crop = np.full((*shape, 3), 255, np.uint8)
+    line = ocr.recognize(crop)
+    assert line.polygon.max(axis=0).tolist() == [shape[1], shape[0]]
+    assert [type(one.text) for one in ocr.recognize([crop, crop])] == [str, str]
+
