@@ -182,8 +182,9 @@ impl Scale {
 mod tests {
     use super::*;
 
+    /// Independent of the defaults.
     fn options() -> DetectionOptions {
-        DetectionOptions::default()
+        DetectionOptions { box_thresh: 0.6, unclip_ratio: 1.5, ..DetectionOptions::default() }
     }
 
     #[test]
