@@ -221,4 +221,3 @@ def test_a_crop_of_any_size_is_one_line(ocr: ThreadSafeOCR, shape: tuple[int, in
     line = ocr.recognize(crop)
     assert line.polygon.max(axis=0).tolist() == [shape[1], shape[0]]
     assert [type(one.text) for one in ocr.recognize([crop, crop])] == [str, str]
-
