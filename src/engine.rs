@@ -8,7 +8,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::image;
 use crate::models::{ModelSet, ModelSpec};
 use crate::permits::{Permit, Permits, Place, Room, Taken, Ticket, Wake};
 use crate::pipeline::{self, Input, Nets, OcrResult, Page, Steps};
-use crate::process::{self, DeviceState, Expires, Process};
+use crate::process::{self, DeviceState, Expires, Process, lock};
 use crate::runtime::Device;
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::PageId;
@@ -103,9 +103,7 @@ impl Size {
         let pixels = u64::from(header.width) * u64::from(header.height);
         Self { bytes: header.decode_bytes.saturating_add(length), copied, pixels, largest: pixels }
     }
-}
 
-impl Size {
     /// What is held once `request` is copied: of pixels their own bytes, of a file all that its decoding takes.
     fn left_by(&self, request: &Request) -> usize {
         let pixels = request.inputs.iter().map(|input| match input {
@@ -174,10 +172,6 @@ pub struct Stats {
     pub waiting_for_room: usize,
     /// The device's workers, shared with other engines.
     pub device: PoolStats,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Engine {

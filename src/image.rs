@@ -1521,13 +1521,13 @@ mod tests {
             jpeg_segment(0xEE, b"Adobe"),
             jpeg_segment(0xFE, b"\xFF\xD9 a comment with an end marker"),
         ] {
-            assert_eq!(
-                decode(&with_segment(&page, &segment), ROOM).unwrap(),
-                expected,
-                "{:?}",
-                segment.escape_ascii().to_string()
-            );
+            assert_reads_as(&expected, &with_segment(&page, &segment), &segment);
         }
+    }
+
+    /// `part` is what was put into `file`.
+    fn assert_reads_as(expected: &Image, file: &[u8], part: &[u8]) {
+        assert_eq!(decode(file, ROOM).unwrap(), *expected, "{:?}", part.escape_ascii().to_string());
     }
 
     #[test]
@@ -1548,12 +1548,7 @@ mod tests {
             png_chunk(b"acTL", b"\xFF"),
             [png_chunk(b"sRGB", b"\x09"), png_chunk(b"sRGB", b"\x09")].concat(),
         ] {
-            assert_eq!(
-                decode(&with_chunks(&page, &chunks), ROOM).unwrap(),
-                expected,
-                "{:?}",
-                chunks.escape_ascii().to_string()
-            );
+            assert_reads_as(&expected, &with_chunks(&page, &chunks), &chunks);
         }
     }
 

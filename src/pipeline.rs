@@ -279,13 +279,13 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 struct Found {
     image: Arc<Image>,
     quad: Quad,
-    /// None: the image is the line.
-    cut_out: Option<Quad>,
     score: f32,
-    /// Across recognition's input.
-    width: u32,
-    /// Its crop is so tall that it is turned left before it is read.
+    /// The crop's width and height.
+    size: (usize, usize),
+    /// The crop is so tall that it is turned left before it is read.
     sideways: bool,
+    /// Across recognition's input; see [`lay_out`].
+    width: u32,
 }
 
 async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
@@ -306,11 +306,11 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
     let order = geometry::sort_reading_order(&quads, Direction::Right);
     let line = |i: usize| {
-        let quad = quads[i];
-        (geometry::crop_size(&quad), Arc::clone(image), quad, Some(quad), boxes[i].score)
+        let (w, h, sideways) = geometry::crop_size(&quads[i]);
+        Found { image: Arc::clone(image), quad: quads[i], score: boxes[i].score, size: (w, h), sideways, width: 0 }
     };
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
-    let found = lay_out(page, order.into_iter().map(line).filter(|((w, ..), ..)| *w > 0));
+    let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
     nets.learn(recognition_cost(nets, &found), cost);
     Ok(found)
 }
@@ -320,30 +320,20 @@ fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
     let line = |image: &Arc<Image>| {
         let (w, h) = (image.width() as f32, image.height() as f32);
         let quad = Quad([(0.0, 0.0), (w, 0.0), (w, h), (0.0, h)].map(|(x, y)| Point { x, y }));
-        let size = (image.width() as usize, image.height() as usize, false);
-        (size, Arc::clone(image), quad, None, 1.0)
+        let size = (image.width() as usize, image.height() as usize);
+        Found { image: Arc::clone(image), quad, score: 1.0, size, sideways: false, width: 0 }
     };
-    lay_out(page, images.iter().map(line))
+    lay_out(page, images.iter().map(line).collect())
 }
 
-/// Gives every line the width of its input.
-fn lay_out(page: &Page, lines: impl Iterator<Item = (CropSize, Arc<Image>, Quad, Option<Quad>, f32)>) -> Vec<Found> {
-    let lines: Vec<_> = lines.collect();
-    let sizes: Vec<_> = lines.iter().map(|((w, h, _), ..)| (*w, *h)).collect();
-    let widths = recognition::widths(&sizes, &page.options.recognition);
-    let line = |(((_, _, sideways), image, quad, cut_out, score), width)| Found {
-        image,
-        quad,
-        cut_out,
-        score,
-        width,
-        sideways,
-    };
-    lines.into_iter().zip(widths).map(line).collect()
+/// Gives every line the width of its input, which may depend on all lines of the request.
+fn lay_out(page: &Page, mut found: Vec<Found>) -> Vec<Found> {
+    let sizes: Vec<_> = found.iter().map(|line| line.size).collect();
+    for (line, width) in found.iter_mut().zip(recognition::widths(&sizes, &page.options.recognition)) {
+        line.width = width;
+    }
+    found
 }
-
-/// Width, height, and whether it was turned left.
-type CropSize = (usize, usize, bool);
 
 fn recognition_cost(nets: &Nets, lines: &[Found]) -> f64 {
     lines.iter().map(|line| f64::from(line.width) * nets.costs.recognition_ms_per_pixel).sum()
@@ -368,7 +358,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     }
     page.progress.set_work_left(0.0);
     let line = |i: usize| {
-        let (text, score) = read.get(i).cloned().unwrap_or((String::new(), found[i].score));
+        let (text, score) = read.get_mut(i).map_or((String::new(), found[i].score), std::mem::take);
         let upside_down = opinions.as_ref().map(|opinions| (verdicts[i].turned, opinions[i].turned));
         TextLine { text, score, quad: found[i].quad, upside_down }
     };
@@ -413,7 +403,8 @@ async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)
         // A run takes the memory of all its places, blank ones too.
         let bytes = to_reserve(width as usize * nets.costs.recognition_bytes_per_pixel * nets.run_size) / nets.run_size;
         let options = page.options.recognition.clone();
-        let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size: nets.run_size };
+        let cut_out = cut_out(page, line);
+        let work = Work::Recognize { cut_out, upside_down, width, options, run_size: nets.run_size };
         let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
         (lane, cost, bytes, item)
     });
@@ -433,7 +424,7 @@ async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<
     let items = found.iter().map(|line| {
         // A small net: larger runs win nothing.
         let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size: 1 };
-        let work = Work::Orient { cut_out: line.cut_out };
+        let work = Work::Orient { cut_out: cut_out(page, line) };
         (lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image: Arc::clone(&line.image), work })
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), work).await?;
@@ -442,6 +433,11 @@ async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<
         _ => Err(unexpected("orientation")),
     };
     answers.into_iter().zip(found).map(opinion).collect::<Result<_>>().map(Some)
+}
+
+/// What a worker cuts out of the image; nothing where the image is the line.
+fn cut_out(page: &Page, line: &Found) -> Option<Quad> {
+    page.steps.detect.then_some(line.quad)
 }
 
 fn unexpected(stage: &'static str) -> Error {

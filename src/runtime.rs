@@ -30,6 +30,7 @@ struct Loaded {
     /// The process that made the arena of large runs. A forked child makes its own: a vanished thread may hold its parent's lock.
     arena_of: u32,
 }
+
 /// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
 static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
@@ -222,8 +223,7 @@ impl Session {
         &self.output_shape
     }
 
-    /// Runs the model on one NCHW tensor and hands its f32 output and dimensions to `read`, without a copy. `shrink` gives the arena's
-    /// free memory back to the system afterwards: for runs of unusual size.
+    /// Runs the model on one NCHW tensor and hands its f32 output and dimensions to `read`, without a copy.
     ///
     /// # Errors
     /// [`Error::Inference`] of `stage`; [`Error::Closed`] when `stop` ended the run; [`Error::Unavailable`] when the card is lost.
@@ -246,8 +246,8 @@ impl Session {
         run().map_err(|e| self.run_error(stage, stop, &e.to_string()))
     }
 
-    /// A run of a large session: its output has the shape `output_shape` and is written to `output`, and the arena's free memory is given
-    /// back afterwards. (An output in the arena would keep its whole region.)
+    /// Runs the model on one NCHW tensor and has its output, of the shape `output_shape`, written to `output`: a large one in the arena
+    /// would keep its whole region there.
     ///
     /// # Errors
     /// As [`Session::run`], also where the output has another shape.
@@ -266,6 +266,7 @@ impl Session {
         run().map(drop).map_err(|e| self.run_error(stage, stop, &e.to_string()))
     }
 
+    /// Every run on the CPU gives the arena's free memory back to the system at its end.
     fn run_options(&self, stop: &Stop) -> ort::Result<Arc<RunOptions>> {
         let mut options = RunOptions::new()?;
         if self.device == Device::Cpu {

@@ -11,6 +11,7 @@ __all__ = [
     "__version__",
     "after_fork",
     "before_fork",
+    "cores",
     "init",
     "model_cache",
     "next_news",
@@ -56,6 +57,9 @@ class Pending:
         """The request is not wanted any more; what it had queued is taken out, what runs only for it is stopped."""
 
 def init(library: str, preload: list[str]) -> None: ...
+def cores() -> int:
+    """Cores that this process may use, by affinity and the container's quota: as many as there are workers."""
+
 def unload() -> None:
     """Unloads all models and ends the workers; ConfigError while an engine is open."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threadsafe_ocr.exceptions import ConfigError
+from threadsafe_ocr.inputs import pil_pixels
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -113,7 +114,7 @@ def to_svg(page: OcrResult) -> str:
 
 def _open(image: Any) -> Image.Image:
     """Whatever `read` takes, upright, on white, as RGB."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     if isinstance(image, np.ndarray):
         pixels = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
@@ -126,11 +127,8 @@ def _open(image: Any) -> Image.Image:
         if isinstance(image, (str, os.PathLike)):
             image = Path(image).read_bytes()
         opened = Image.open(image if hasattr(image, "read") else io.BytesIO(image))
-    opened = ImageOps.exif_transpose(opened)
-    if opened.mode.startswith("I;16"):
-        opened = Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
-    if opened.has_transparency_data:
-        opened = opened.convert("RGBA")
+    opened = Image.fromarray(pil_pixels(opened))
+    if opened.mode == "RGBA":
         opened = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened)
     return opened.convert("RGB")
 

@@ -30,7 +30,7 @@ def source(value: Any, *, rgb: bool) -> Source:
     # PIL is looked up, not imported: whoever has one of its images has imported it.
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(value, pil.Image):
-        return Source(value.size, True, lambda: _from_pil(value))
+        return Source(value.size, True, lambda: pil_pixels(value))
     if isinstance(value, os.PathLike):
         value = os.fsdecode(value)
     elif isinstance(value, (bytearray, memoryview)):
@@ -46,7 +46,7 @@ def source(value: Any, *, rgb: bool) -> Source:
     return Source(value, rgb, lambda: value)
 
 
-def _from_pil(image: Image) -> npt.NDArray[np.uint8]:
+def pil_pixels(image: Image) -> npt.NDArray[np.uint8]:
     """RGB or RGBA pixels, upright."""
     from PIL import ImageOps
 

@@ -83,8 +83,7 @@ def missing(name: str) -> list[str]:
 
 def damaged(name: str) -> list[str]:
     """The files of a set that are on this machine and are not what they should be."""
-    files = {path: find(path) for path in hashes(name)}
-    return [path for path, sha256 in hashes(name).items() if (found := files[path]) and _sha256(found.read_bytes()) != sha256]
+    return [path for path, sha256 in hashes(name).items() if (found := find(path)) and _sha256(found.read_bytes()) != sha256]
 
 
 def remedy(name: str) -> str:
@@ -111,8 +110,9 @@ def get(name: str, *, wheels: Path | None = None, say: Callable[[str], None] = l
         downloads = work / "wheels"
         files = prepare(sets[name], Wheels(downloads, wheels, say))
         shutil.rmtree(downloads, ignore_errors=True)
+        wanted = hashes(name)
         for path, data in files.items():
-            if _sha256(data) != (expected := hashes(name)[path]):
+            if _sha256(data) != (expected := wanted[path]):
                 raise ModelLoadError(f"{path} came out with sha256 {_sha256(data)}, the manifest says {expected}")
             target = work / Path(path).relative_to(name)
             target.parent.mkdir(parents=True, exist_ok=True)

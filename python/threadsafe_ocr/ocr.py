@@ -15,12 +15,15 @@ from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrEr
 from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.result import OcrResult, TextLine, from_raw
 
-# Keywords of the constructor, beside `models` and `device`.
-SETTINGS = (
+# What a call may be given, and the constructor for all calls.
+OPTIONS = (
     "det_limit_side_len", "det_limit_type", "det_max_side", "det_thresh", "det_box_thresh", "det_unclip_ratio", "det_use_dilation",
     "det_score_mode", "det_max_candidates", "cls_thresh", "use_textline_orientation", "rec_score_thresh", "rec_width_step",
-    "rec_min_width", "rec_max_width", "rec_group", "max_pixels", "max_queue_size", "max_queue_bytes", "timeout", "on_fork", "run_size",
-    "intra_op_num_threads", "activation_bytes",
+    "rec_min_width", "rec_max_width", "rec_group", "timeout",
+)  # fmt: skip
+# Keywords of the constructor, beside `models`, `device` and `precision`.
+SETTINGS = (
+    *OPTIONS, "max_pixels", "max_queue_size", "max_queue_bytes", "on_fork", "run_size", "intra_op_num_threads", "activation_bytes",
 )  # fmt: skip
 
 
@@ -210,10 +213,10 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         OcrResult
         ImageNotFoundError
         """
-        unknown = keywords.keys() - {"timeout", "wait", "color", *SETTINGS}
+        unknown = keywords.keys() - {"wait", "color", *OPTIONS}
         if unknown:
             raise TypeError(f"read_many() has no option {min(unknown)}; see the table of settings in the README")
-        most = in_flight or 4 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        most = in_flight or 4 * _core.cores()
         running: deque[waiting.OcrFuture | OcrError | TypeError] = deque()
 
         def settle(entry: waiting.OcrFuture | OcrError | TypeError) -> Any:

@@ -1,5 +1,6 @@
 //! Requests that need no net: lines that are cut out, not turned and not read. So every edge of a request's life is seen without models.
 
+use std::sync::MutexGuard;
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;

@@ -51,6 +51,12 @@ pub(super) fn init(py: Python<'_>, library: PathBuf, preload: Vec<PathBuf>) -> P
     Ok(exit::detach(py, || runtime::init(&library, &preload))?)
 }
 
+/// Cores that this process may use, by affinity and the container's quota: as many as there are workers.
+#[pyfunction]
+pub(super) fn cores() -> usize {
+    process::cores()
+}
+
 /// Unloads all models and ends the workers; `ConfigError` while an engine is open.
 #[pyfunction]
 pub(super) fn unload(py: Python<'_>) -> PyResult<()> {

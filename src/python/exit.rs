@@ -16,7 +16,6 @@ const SIGNAL_POLL: Duration = Duration::from_millis(100);
 /// The interpreter is normally gone by then.
 const PARK: Duration = Duration::from_secs(3);
 
-static FINISHED: AtomicBool = AtomicBool::new(false);
 /// Threads between their answer and the GIL.
 static ATTACHING: AtomicUsize = AtomicUsize::new(0);
 static MAIN_IS_KNOWN: AtomicBool = AtomicBool::new(false);
@@ -70,7 +69,7 @@ fn detach_and_park<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send, par
 
 fn begin_attaching(park: Duration) {
     ATTACHING.fetch_add(1, Ordering::SeqCst);
-    if !FINISHED.load(Ordering::SeqCst) || IS_MAIN.get() {
+    if !process::has_ended() || IS_MAIN.get() {
         return;
     }
     ATTACHING.fetch_sub(1, Ordering::SeqCst);
@@ -84,7 +83,6 @@ pub(super) fn shut_down(py: Python<'_>) {
     // Exit hooks run on the main thread.
     this_is_the_main_thread();
     py.detach(|| {
-        FINISHED.store(true, Ordering::SeqCst);
         process::end();
         let patience = Instant::now() + Duration::from_secs(1);
         while ATTACHING.load(Ordering::SeqCst) > 0 && Instant::now() < patience {
