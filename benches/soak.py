@@ -170,12 +170,9 @@ def measure_alone(receipts: list[Any], large: Any) -> Alone:
 def latency_figure(what: str, factor: float, alone: Alone, latencies: list[tuple[int, float]]) -> Figure:
     """Of receipts by their number; the worst is the one nearest to its limit."""
     receipt, worst = max(latencies, key=lambda entry: entry[1] / alone.limit(entry[0], factor))
-    over = (worst - alone.detection) / alone.receipts[receipt]
-    measured = (
-        f"worst {worst:.2f} s of at most {alone.limit(receipt, factor):.2f} s: {over:.1f}x its {alone.receipts[receipt]:.2f} s, "
-        f"plus one detection, {alone.detection:.2f} s"
-    )
-    return Figure(what, f"{factor:.0f}x the lone time plus one detection", measured, worst <= alone.limit(receipt, factor))
+    limit, lone = alone.limit(receipt, factor), alone.receipts[receipt]
+    measured = f"worst {worst:.2f} s, {worst / lone:.1f}x its {lone:.2f} s; at most {limit:.2f} s, detection {alone.detection:.2f} s"
+    return Figure(what, f"{factor:.0f}x the lone time plus one detection", measured, worst <= limit)
 
 
 def read_in_background(ocr: Any, inputs: Iterable[Any]) -> list[threading.Thread]:
