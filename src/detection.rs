@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use crate::buffer;
 use crate::config::{DetectionOptions, LimitType, ScoreMode};
 use crate::geometry::{Point, Quad, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow, unclip};
 use crate::image::Image;
@@ -130,7 +131,8 @@ impl Map<'_> {
     /// One where there is text.
     fn mask(&self, o: &DetectionOptions) -> Vec<u8> {
         let pixels = &self.values[..self.width * self.height];
-        let mask: Vec<u8> = pixels.iter().map(|&p| u8::from(p > o.thresh)).collect();
+        let mut mask = buffer::room_for(pixels.len());
+        mask.extend(pixels.iter().map(|&p| u8::from(p > o.thresh)));
         if o.use_dilation { dilate_2x2(&mask, self.width, self.height) } else { mask }
     }
 

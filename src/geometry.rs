@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use crate::buffer;
 use crate::image::Image;
 use crate::resample::{perspective_transform, turn_half, turn_left, warp_perspective};
 
@@ -66,7 +67,7 @@ impl BorderGrid {
 
     fn new(mask: &[u8], width: usize, height: usize) -> Self {
         let stride = width + 2;
-        let mut cells = vec![Self::EMPTY; stride * (height + 2)];
+        let mut cells = buffer::filled(Self::EMPTY, stride * (height + 2));
         for (row, out) in mask.chunks_exact(width).zip(cells.chunks_exact_mut(stride).skip(1)) {
             for (cell, &byte) in out[1..].iter_mut().zip(row) {
                 *cell = i8::from(byte != 0);

@@ -4,13 +4,14 @@
 //!
 //! * [`engine`]: an [`Engine`](engine::Engine) gives out permits, starts pages and hands back their answers.
 //! * [`pipeline`]: one page, as an `async fn` in straight-line code.
-//! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`] and [`resample`].
+//! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`], [`line`] and [`resample`].
 //! * [`schedule`]: which waiting item runs next, and the threads that run it.
 //! * [`runtime`]: ONNX Runtime's sessions. [`models`]: the files. [`process`]: what a process has once.
 //! * [`config`]: every setting and its default. [`error`]: everything that can go wrong.
 //!
 //! The core knows nothing of Python; `python` (a feature, off by default) shows it to Python.
 
+mod buffer;
 pub mod config;
 pub mod detection;
 pub mod engine;
@@ -18,6 +19,7 @@ pub mod error;
 pub mod fork;
 pub mod geometry;
 pub mod image;
+pub mod line;
 pub mod models;
 pub mod orientation;
 pub mod permits;

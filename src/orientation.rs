@@ -6,12 +6,10 @@
 //! turned ones (75 pages of nine kinds, 5,500 lines; the constants below come from them).
 
 use crate::image::Image;
-use crate::recognition::{self, line_tensor};
+use crate::line::{self, HEIGHT};
 
 /// Width of the model's input, pixels.
 pub const WIDTH: usize = 192;
-/// Height of the model's input, pixels.
-pub const HEIGHT: usize = recognition::HEIGHT;
 
 /// The model's input for one crop: 3 x 48 x 192, f32, BGR.
 ///
@@ -20,7 +18,7 @@ pub const HEIGHT: usize = recognition::HEIGHT;
 pub fn preprocess(crop: &Image) -> Vec<f32> {
     let ratio = f64::from(crop.width()) / f64::from(crop.height().max(1));
     let natural = (HEIGHT as f64 * ratio).ceil() as usize;
-    line_tensor(crop, natural.min(WIDTH), WIDTH)
+    line::tensor(crop, natural.min(WIDTH), WIDTH)
 }
 
 /// What the classifier says of a line.

@@ -8,10 +8,12 @@ use std::task::Poll;
 
 use parking_lot::Mutex;
 
+use crate::buffer;
 use crate::config::{Options, RecognitionOptions};
 use crate::error::{Error, Result};
 use crate::geometry::{self, Direction, Point, Quad};
 use crate::image::{self, Image};
+use crate::line;
 use crate::models::Costs;
 use crate::orientation::{self, Doubt, Opinion, SecondReading, Verdict};
 use crate::permits::Permit;
@@ -161,7 +163,7 @@ impl Model for Stages {
 fn detect(net: &Net, image: &Image, size: (u32, u32), place: &Place) -> Result<Output> {
     let tensor = detection::preprocess(image, size);
     let (width, height) = (size.0 as usize, size.1 as usize);
-    let mut map = vec![0.0; width * height];
+    let mut map = buffer::filled(0.0, width * height);
     let session = net.session(place.worker, place.alone)?;
     let (input, output) = ((&*tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
     session.run_into("detection", input, output, &place.stop)?;
@@ -169,14 +171,14 @@ fn detect(net: &Net, image: &Image, size: (u32, u32), place: &Place) -> Result<O
 }
 
 fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
-    let mut tensor = Vec::with_capacity(items.len() * 3 * orientation::HEIGHT * orientation::WIDTH);
+    let mut tensor = Vec::with_capacity(items.len() * 3 * line::HEIGHT * orientation::WIDTH);
     for item in items {
         if let Work::Orient { cut_out } = &item.work {
             let crop = cut(&item.image, cut_out.as_ref(), false)?;
             tensor.extend(orientation::preprocess(&crop));
         }
     }
-    let shape = [items.len(), 3, orientation::HEIGHT, orientation::WIDTH];
+    let shape = [items.len(), 3, line::HEIGHT, orientation::WIDTH];
     let read = |scores: &[f32], _: &[i64]| {
         scores.chunks_exact(2).map(|pair| Output::Orientation([pair[0], pair[1]])).collect()
     };
@@ -185,14 +187,14 @@ fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
 
 fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Place) -> Result<Vec<Output>> {
     // A short run is filled with blank crops: the last bits of a result depend on the size of its run.
-    let mut tensor = vec![0.0; run_size * 3 * recognition::HEIGHT * width as usize];
-    for (item, input) in items.iter().zip(tensor.chunks_exact_mut(3 * recognition::HEIGHT * width as usize)) {
+    let mut tensor = vec![0.0; run_size * 3 * line::HEIGHT * width as usize];
+    for (item, input) in items.iter().zip(tensor.chunks_exact_mut(3 * line::HEIGHT * width as usize)) {
         if let Work::Recognize { cut_out, upside_down, options, .. } = &item.work {
             let crop = cut(&item.image, cut_out.as_ref(), *upside_down)?;
             input.copy_from_slice(&recognition::preprocess(&crop, width, options));
         }
     }
-    let shape = [run_size, 3, recognition::HEIGHT, width as usize];
+    let shape = [run_size, 3, line::HEIGHT, width as usize];
     let read = |scores: &[f32], dimensions: &[i64]| -> Vec<Output> {
         let [_, columns, classes] = *dimensions else { return Vec::new() };
         let line = (columns * classes).max(1) as usize;
@@ -420,7 +422,7 @@ async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)
 async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<Opinion>>> {
     let nets = &page.nets;
     let (true, Some(net)) = (page.options.orientation.enabled, &nets.cls) else { return Ok(None) };
-    let shape = [orientation::WIDTH as u32, orientation::HEIGHT as u32];
+    let shape = [orientation::WIDTH as u32, line::HEIGHT as u32];
     let items = found.iter().map(|line| {
         // A small net: larger runs win nothing.
         let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size: 1 };

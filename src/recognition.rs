@@ -4,17 +4,10 @@
 //! neighbours; by default each line here is by itself, and `group` restores Paddle's tensors where they are wanted.
 
 use std::cmp::Ordering;
-use std::sync::LazyLock;
 
 use crate::config::RecognitionOptions;
 use crate::image::Image;
-use crate::resample::{resize_bilinear, to_planes};
-
-/// Height of the model's input, pixels.
-pub const HEIGHT: usize = 48;
-
-/// A byte as the line models take it: `(x / 255 - 0.5) / 0.5` in f32.
-static NORMALISED: LazyLock<[f32; 256]> = LazyLock::new(|| std::array::from_fn(|x| (x as f32 / 255.0 - 0.5) / 0.5));
+use crate::line::{self, HEIGHT};
 
 /// The input width of each crop, pixels, in the order of `sizes`, which are (width, height) of non-empty crops.
 ///
@@ -65,13 +58,7 @@ fn paddle_width(size: (usize, usize), o: &RecognitionOptions) -> u32 {
 pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions) -> Vec<f32> {
     let size = (crop.width() as usize, crop.height() as usize);
     let limit = if o.group == 0 { width } else { paddle_width(size, o).min(width) };
-    line_tensor(crop, natural_width(size).min(limit) as usize, width as usize)
-}
-
-/// A crop, resized to `resized_w` x 48, normalised and zero-padded on the right to `width`: 3 x 48 x `width`.
-pub(crate) fn line_tensor(crop: &Image, resized_w: usize, width: usize) -> Vec<f32> {
-    let resized = resize_bilinear(crop.pixels(), crop.width() as usize, crop.height() as usize, resized_w, HEIGHT);
-    to_planes(&resized, resized_w, HEIGHT, width, [&NORMALISED; 3])
+    line::tensor(crop, natural_width(size).min(limit) as usize, width as usize)
 }
 
 /// The most probable class of every time step and its probability, the first of equals as `numpy.argmax` has it.

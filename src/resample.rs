@@ -8,6 +8,7 @@
 
 use std::sync::LazyLock;
 
+use crate::buffer;
 use crate::geometry::Point;
 use crate::image::Image;
 
@@ -22,7 +23,7 @@ pub fn resize_bilinear(src: &[u8], src_w: usize, src_h: usize, dst_w: usize, dst
     if (src_w, src_h) == (dst_w, dst_h) {
         return src.to_vec();
     }
-    let mut dst = vec![0; dst_w * dst_h * CHANNELS];
+    let mut dst = buffer::filled(0, dst_w * dst_h * CHANNELS);
     if dst.is_empty() || src.is_empty() {
         return dst;
     }
@@ -402,7 +403,7 @@ fn add_weighted(sums: &mut [i32; CHANNELS], pixel: [u8; CHANNELS], weight: i16) 
 ///
 /// `src` is `height` rows of `src_w` pixels, `src_w <= dst_w`; the result is 3 x `height` x `dst_w`, the layout every model here takes.
 pub(crate) fn to_planes(src: &[u8], src_w: usize, height: usize, dst_w: usize, tables: [&[f32; 256]; 3]) -> Vec<f32> {
-    let mut planes = vec![0.0; CHANNELS * height * dst_w];
+    let mut planes = buffer::filled(0.0, CHANNELS * height * dst_w);
     if planes.is_empty() || src_w == 0 {
         return planes;
     }

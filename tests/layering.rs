@@ -46,7 +46,7 @@ fn only_the_runtime_names_ort() {
 
 #[test]
 fn only_image_names_the_image_crate() {
-    let users = files_with(&["use image::", "image::DynamicImage", "tiff::"]);
+    let users = files_with(&["use image::", "use ::image", "image::DynamicImage", "tiff::"]);
     assert_eq!(inside(&users, &["image.rs"]), Vec::<String>::new());
 }
 
@@ -62,11 +62,23 @@ fn the_schedule_knows_no_images_no_nets_and_no_pages() {
 #[test]
 fn stages_never_import_the_pipeline_or_the_engine() {
     let users = files_with(&["crate::pipeline", "crate::engine", "crate::process"]);
-    let stages = ["detection.rs", "orientation.rs", "recognition.rs", "geometry.rs", "image.rs", "resample.rs"];
+    let stages =
+        ["detection.rs", "orientation.rs", "recognition.rs", "geometry.rs", "image.rs", "line.rs", "resample.rs"];
     assert_eq!(
         users.into_iter().filter(|file| stages.contains(&file.as_str())).collect::<Vec<_>>(),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn the_nets_stages_never_import_each_other() {
+    for stage in ["detection", "orientation", "recognition"] {
+        let users = files_with(&[&format!("crate::{stage}")]);
+        let others = users
+            .into_iter()
+            .filter(|file| ["detection.rs", "orientation.rs", "recognition.rs"].contains(&file.as_str()));
+        assert_eq!(others.collect::<Vec<_>>(), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::errors::{ConfigError, InvalidImageError};
+use crate::buffer;
 use crate::config::{DeviceConfig, EngineConfig, LimitType, OnFork, Options, ScoreMode};
 use crate::engine::Size;
 use crate::image::{self, Channels};
@@ -138,7 +139,7 @@ fn size_of(array: &ArrayViewD<'_, u8>) -> (u32, u32) {
 }
 
 fn copy_of(array: &ArrayViewD<'_, u8>) -> Vec<u8> {
-    let mut data = room_for(array.len());
+    let mut data = buffer::room_for(array.len());
     if let Some(whole) = array.as_slice() {
         data.extend_from_slice(whole);
         return data;
@@ -162,14 +163,6 @@ fn copy_of(array: &ArrayViewD<'_, u8>) -> Vec<u8> {
         }
     }
     data
-}
-
-/// An empty buffer for a page's pixels. Callers come from any number of threads, and glibc keeps a freed block of up to 32 MB in an arena of
-/// its thread, for ever; a larger one is mapped by itself and given back. Room that is not used is no memory.
-fn room_for(bytes: usize) -> Vec<u8> {
-    const KEPT: usize = 33 << 20;
-    let large = cfg!(target_env = "gnu") && bytes > 1 << 20;
-    Vec::with_capacity(if large { bytes.max(KEPT) } else { bytes })
 }
 
 /// The raw answer: (width, height, texts, scores, corners, flags); corners are float32 (n, 4, 2).
