@@ -49,6 +49,11 @@ class TextLine:
         """
         return {"text": self.text, "score": self.score, "polygon": self.polygon.tolist(), "box": list(self.box)}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # An array forgets in a pickle that it was read-only.
+        self.__dict__.update(state)
+        self.polygon.flags.writeable = False
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TextLine):
             return NotImplemented

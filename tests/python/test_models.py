@@ -184,6 +184,14 @@ def test_a_folder_that_is_no_set_is_not_added(cache: Path, tmp_path: Path) -> No
     assert nothing_in(cache)
 
 
+def test_a_model_without_characters_says_where_to_give_them(tmp_path: Path) -> None:
+    for part in ("det", "rec"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "inference.onnx").symlink_to(BUNDLED / "v6-small" / part / "inference.onnx")
+    with pytest.raises(ModelNotFoundError, match=r'rec/inference.yml is missing; give the characters as "dict"'):
+        ThreadSafeOCR(tmp_path)
+
+
 def test_what_else_is_in_the_cache_folder_is_left_alone(published: Path, cache: Path) -> None:
     old = time.time() - 2 * model_sets.DAY
     for name in (".ssh", "documents"):

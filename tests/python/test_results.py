@@ -65,6 +65,7 @@ def test_results_survive_pickling_and_copying(page: OcrResult, protocol: int) ->
         assert hash(twin) == hash(page)
         assert key(twin) == key(page)
         assert twin.lines[0].upside_down is page.lines[0].upside_down
+        assert not twin.lines[0].polygon.flags.writeable
     other = dataclasses.replace(page, width=page.width + 1)
     assert other != page
     assert page != "page"
