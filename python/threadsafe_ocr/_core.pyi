@@ -5,6 +5,8 @@ from typing import Any, final
 
 from typing_extensions import disjoint_base
 
+from threadsafe_ocr.options import Options
+
 __all__ = [
     "Pending",
     "ThreadSafeOCR",
@@ -25,9 +27,7 @@ __version__: str
 @disjoint_base
 class ThreadSafeOCR:
     def __new__(cls, models: Any, settings: dict[str, Any]) -> Any: ...
-    def _open(
-        self, inputs: list[tuple[Any, bool]], *, detect: bool, recognize: bool, timeout: float | None, options: dict[str, Any]
-    ) -> Pending:
+    def _open(self, inputs: list[tuple[Any, bool]], *, detect: bool, recognize: bool, timeout: float | None, options: Options) -> Pending:
         """Opens a request for `inputs`, of which only sizes are looked at; each comes with whether it is RGB. Its time runs."""
     def stats(self) -> dict[str, Any]:
         """Counters so far: this object's requests and queue, and its device's runs, shared by all objects."""

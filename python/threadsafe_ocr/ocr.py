@@ -6,25 +6,18 @@ import functools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from threadsafe_ocr import _core, model_sets, runtime, waiting
 from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
 from threadsafe_ocr.inputs import Source, source
+from threadsafe_ocr.options import CallOptions, Color, Options, Settings
 from threadsafe_ocr.result import OcrResult, TextLine, from_raw
 
-# What a call may be given, and the constructor for all calls.
-OPTIONS = (
-    "det_limit_side_len", "det_limit_type", "det_max_side", "det_thresh", "det_box_thresh", "det_unclip_ratio", "det_use_dilation",
-    "det_score_mode", "det_max_candidates", "cls_thresh", "use_textline_orientation", "rec_score_thresh", "rec_width_step",
-    "rec_min_width", "rec_max_width", "rec_group", "timeout",
-)  # fmt: skip
-# Keywords of the constructor, beside `models`, `device` and `precision`.
-SETTINGS = (
-    *OPTIONS, "max_pixels", "max_queue_size", "max_queue_bytes", "on_fork", "run_size", "intra_op_num_threads", "activation_bytes",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class ThreadSafeOCR(_core.ThreadSafeOCR):
@@ -46,11 +39,16 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     _arguments: tuple[Any, dict[str, Any]]
 
     def __new__(
-        cls, models: str | os.PathLike[str] | dict[str, Any] = "v6-small", *, device: str = "auto", precision: str = "f32", **settings: Any
+        cls,
+        models: str | os.PathLike[str] | dict[str, Any] = "v6-small",
+        *,
+        device: str = "auto",
+        precision: str = "f32",
+        **settings: Unpack[Settings],
     ) -> ThreadSafeOCR:
         if precision != "f32":
             raise ConfigError(f'precision={precision!r}; this version has "f32"')
-        unknown = settings.keys() - set(SETTINGS)
+        unknown = settings.keys() - Settings.__annotations__.keys()
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see the table of settings in the README")
         given = os.fspath(models) if isinstance(models, os.PathLike) else models
@@ -94,8 +92,8 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         detect: bool = True,
         recognize: bool = True,
         timeout: float | None = None,
-        color: Literal["bgr", "rgb"] = "bgr",
-        options: dict[str, Any],
+        color: Color = "bgr",
+        options: Options,
     ) -> tuple[_core.Pending, list[Source]]:
         """A request whose time runs, and what is to be loaded once it has its permit."""
         if color not in ("bgr", "rgb"):
@@ -117,7 +115,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         return pending
 
     def read(
-        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Color = "bgr", **options: Unpack[Options]
     ) -> OcrResult:
         """Reads one page.
 
@@ -137,7 +135,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         return from_raw(self._start([image], timeout=timeout, wait=wait, color=color, options=options).wait())
 
     def detect(
-        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Color = "bgr", **options: Unpack[Options]
     ) -> OcrResult:
         """Finds the lines of a page without reading them: their texts are empty, their scores detection's. Otherwise as `read`.
 
@@ -148,7 +146,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         return from_raw(self._start([image], recognize=False, timeout=timeout, wait=wait, color=color, options=options).wait())
 
     def recognize(
-        self, crops: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+        self, crops: Any, *, timeout: float | None = None, wait: bool = True, color: Color = "bgr", **options: Unpack[Options]
     ) -> TextLine | list[TextLine]:
         """Reads a crop of one line, or a list of them: one TextLine a crop, in their order. Otherwise as `read`.
 
@@ -163,7 +161,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         return list(page.lines) if several else page.lines[0]
 
     def submit(
-        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Color = "bgr", **options: Unpack[Options]
     ) -> waiting.OcrFuture:
         """Starts a request and returns its `concurrent.futures.Future`; waits for its permit with the GIL released. Otherwise as `read`.
 
@@ -175,7 +173,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         return waiting.OcrFuture(self, pending)
 
     async def aread(
-        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Literal["bgr", "rgb"] = "bgr", **options: Any
+        self, image: Any, *, timeout: float | None = None, wait: bool = True, color: Color = "bgr", **options: Unpack[Options]
     ) -> OcrResult:
         """Reads one page in an event loop without a thread of its own; thousands may be in flight. Cancelling the task cancels the request.
 
@@ -201,7 +199,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
             return from_raw(raw)
 
     def read_many(
-        self, images: Iterable[Any], *, in_flight: int | None = None, return_errors: bool = False, **keywords: Any
+        self, images: Iterable[Any], *, in_flight: int | None = None, return_errors: bool = False, **keywords: Unpack[CallOptions]
     ) -> Iterator[Any]:
         """Reads pages and yields their results in order, `in_flight` of them at once (default: four a core).
 
@@ -213,7 +211,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         OcrResult
         ImageNotFoundError
         """
-        unknown = keywords.keys() - {"wait", "color", *OPTIONS}
+        unknown = keywords.keys() - CallOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"read_many() has no option {min(unknown)}; see the table of settings in the README")
         most = in_flight or 4 * _core.cores()
@@ -250,7 +248,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
                 if isinstance(entry, waiting.OcrFuture):
                     entry.cancel()
 
-    def ocr(self, image: Any, det: bool = True, rec: bool = True, cls: bool | None = None, **keywords: Any) -> list[Any]:
+    def ocr(self, image: Any, det: bool = True, rec: bool = True, cls: bool | None = None, **keywords: Unpack[CallOptions]) -> list[Any]:
         """PaddleOCR 2.x's list shape: [[[box, (text, score)], ...]]; a page without text is [None].
 
         det=False: `image` is a crop or a list of crops, the answer [[(text, score), ...]]. rec=False: [[box, ...]]. det=rec=False:
@@ -272,9 +270,10 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         if rec:
             read = self.recognize(crops, **keywords)
             return [[(line.text, line.score) for line in read]]  # type: ignore[union-attr]
-        call = {name: keywords.pop(name) for name in ("timeout", "wait", "color") if name in keywords}
+        timeout, wait, color = keywords.pop("timeout", None), keywords.pop("wait", True), keywords.pop("color", "bgr")
         keywords["use_textline_orientation"] = True
-        looked = from_raw(self._start(crops, detect=False, recognize=False, **call, options=keywords).wait())
+        pending = self._start(crops, detect=False, recognize=False, timeout=timeout, wait=wait, color=color, options=keywords)
+        looked = from_raw(pending.wait())
         scores = [line.upside_down_score for line in looked.lines]
         if None in scores:
             raise ConfigError('det=False, rec=False needs an orientation model, and these models have none; give one as "cls"')

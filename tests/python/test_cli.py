@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from conftest import LINES, PAGES
-from threadsafe_ocr import ThreadSafeOCR, cli, model_sets
-from threadsafe_ocr import ocr as ocr_module
+from threadsafe_ocr import ThreadSafeOCR, __version__, cli, model_sets
 from threadsafe_ocr.cli import doctor, read
+from threadsafe_ocr.options import Settings
 
 TEXT = r"\mynumber = \mydimen"
 COMMAND = [sys.executable, "-m", "threadsafe_ocr.cli"]
@@ -104,7 +104,7 @@ def test_a_reader_that_has_enough_is_no_error(folder: Path) -> None:
 
 
 def test_every_option_of_a_request_has_a_flag() -> None:
-    assert set(read.OPTIONS) == set(ocr_module.SETTINGS) - OF_THE_ENGINE
+    assert set(read.OPTIONS) == set(Settings.__annotations__) - OF_THE_ENGINE
 
 
 @pytest.mark.parametrize(
@@ -338,4 +338,4 @@ def test_version_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0
-    assert capfd.readouterr().out.strip() == ocr_module._core.__version__
+    assert capfd.readouterr().out.strip() == __version__

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 import threadsafe_ocr
 from conftest import LINES
 from threadsafe_ocr import OcrResult, TextLine, ThreadSafeOCR
+from threadsafe_ocr.options import Settings
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(path.stem for path in Path(threadsafe_ocr.__file__).parent.glob("*.py"))
@@ -76,7 +77,7 @@ def test_examples_run(path: Path) -> None:
 def test_the_readmes_settings_are_the_constructors() -> None:
     table = re.findall(r"^\| (`.*?`) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     named = {name for row in table for name in re.findall(r"`(\w+)`", row)}
-    assert named == {"models", "device", "precision", *threadsafe_ocr.ocr.SETTINGS}
+    assert named == {"models", "device", "precision", *Settings.__annotations__}
 
 
 def test_the_stub_is_the_native_module() -> None:

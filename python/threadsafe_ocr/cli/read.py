@@ -10,33 +10,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from threadsafe_ocr import OcrError, OcrResult, ThreadSafeOCR
 from threadsafe_ocr.cli.common import add_engine, add_paths, files
+from threadsafe_ocr.options import Options
 
 STDIN = Path("-")
 
-# The per-request options: name -> type, or what it can be.
-OPTIONS: dict[str, Any] = {
-    "det_limit_side_len": int,
-    "det_limit_type": ("min", "max", "resize_long"),
-    "det_max_side": int,
-    "det_thresh": float,
-    "det_box_thresh": float,
-    "det_unclip_ratio": float,
-    "det_use_dilation": bool,
-    "det_score_mode": ("fast", "slow"),
-    "det_max_candidates": int,
-    "cls_thresh": float,
-    "use_textline_orientation": bool,
-    "rec_score_thresh": float,
-    "rec_width_step": int,
-    "rec_min_width": int,
-    "rec_max_width": int,
-    "rec_group": int,
-    "timeout": float,
-}
+# The per-request options -> what each can be.
+OPTIONS: dict[str, Any] = get_type_hints(Options) | {"timeout": float | None}
 
 
 def add_to(commands: Any) -> None:
@@ -55,11 +38,11 @@ def add_to(commands: Any) -> None:
     command.add_argument("--jobs", type=int, metavar="N", help="pages in flight at once (default: four a core)")
     options = command.add_argument_group("options of a request", "as the keywords of ThreadSafeOCR.read; see the table in the README")
     for name, kind in OPTIONS.items():
-        flag = f"--{name.replace('_', '-')}"
+        flag, kind = f"--{name.replace('_', '-')}", get_args(kind)[0]
         if kind is bool:
             options.add_argument(flag, action=argparse.BooleanOptionalAction)
-        elif isinstance(kind, tuple):
-            options.add_argument(flag, choices=kind)
+        elif get_origin(kind) is Literal:
+            options.add_argument(flag, choices=get_args(kind))
         else:
             options.add_argument(flag, type=kind, metavar=kind.__name__.upper())
 
@@ -121,17 +104,20 @@ def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Pat
         answers = ocr.read_many(images, in_flight=arguments.jobs, return_errors=True, **options)
         with contextlib.closing(answers):  # type: ignore[type-var]
             for path, page in zip(todo, answers, strict=True):
-                if isinstance(page, OcrError):
+                try:
+                    if isinstance(page, OcrError):
+                        raise page
+                    if targets:
+                        _write(arguments, page, path, stdin if path == STDIN else path, targets[path])
+                    else:
+                        print(_shaped(page, path, arguments.shape, titled=len(todo) > 1), flush=True)
+                except OcrError as error:
                     tally.failed += 1
-                    message = str(page)
+                    message = str(error)
                     step(message if message.startswith(f"{path}: ") else f"{path}: {message}")
-                    continue
-                if targets:
-                    _write(arguments, page, path, stdin if path == STDIN else path, targets[path])
                 else:
-                    print(_shaped(page, path, arguments.shape, titled=len(todo) > 1), flush=True)
-                tally.read += 1
-                step(None)
+                    tally.read += 1
+                    step(None)
 
 
 def _prepare_to_draw() -> None:

@@ -1,0 +1,49 @@
+"""The keywords of `ThreadSafeOCR` and of its calls. What they mean, and their defaults, is in the README's table; None is the default."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+Color = Literal["bgr", "rgb"]
+
+
+class Options(TypedDict, total=False):
+    """What a call may be given, and the constructor for all calls."""
+
+    det_limit_side_len: int | None
+    det_limit_type: Literal["min", "max", "resize_long"] | None
+    det_max_side: int | None
+    det_thresh: float | None
+    det_box_thresh: float | None
+    det_unclip_ratio: float | None
+    det_use_dilation: bool | None
+    det_score_mode: Literal["fast", "slow"] | None
+    det_max_candidates: int | None
+    use_textline_orientation: bool | None
+    cls_thresh: float | None
+    rec_score_thresh: float | None
+    rec_width_step: int | None
+    rec_min_width: int | None
+    rec_max_width: int | None
+    rec_group: int | None
+
+
+class CallOptions(Options, total=False):
+    """All keywords of a call."""
+
+    timeout: float | None
+    wait: bool
+    color: Color
+
+
+class Settings(Options, total=False):
+    """Keywords of the constructor, beside `models`, `device` and `precision`."""
+
+    timeout: float | None
+    max_pixels: int | None
+    max_queue_size: int | None
+    max_queue_bytes: int | None
+    on_fork: Literal["rebuild", "error"] | None
+    run_size: int | None
+    intra_op_num_threads: int | None
+    activation_bytes: int | None
