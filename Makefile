@@ -30,11 +30,13 @@ test-rust:
 test-python: install
 	$(BIN)/python -m pytest
 
-# The recorded answers of PaddleOCR 3.7 in a folder GOLDEN (see scripts/golden_check.py).
+# The recorded answers of PaddleOCR 3.7 and 2.10 in a folder GOLDEN (see scripts/golden_check.py).
 test-golden: install
 	@test -n "$(GOLDEN)" || { echo "give the folder of recorded answers: make test-golden GOLDEN=DIR"; exit 1; }
 	$(BIN)/pip install --quiet opencv-python-headless
 	$(BIN)/python scripts/golden_check.py $(GOLDEN)
+	$(BIN)/threadsafe-ocr models get v4-mobile
+	$(BIN)/python scripts/golden_check.py $(GOLDEN) --oracle 2.10
 
 # Every mix of onnxruntime packages, and the CUDA route on a stand-in for a card. Downloads about 1.5 GB into throw-away environments.
 test-flavours: install

@@ -47,6 +47,7 @@ ORACLES = {
         {
             **COMMON,
             "models": "v4-mobile",
+            "numerics": "paddle2",
             "det_limit_side_len": 960,
             "det_limit_type": "max",
             "det_max_side": 65536,

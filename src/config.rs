@@ -27,6 +27,16 @@ pub enum ScoreMode {
     Slow,
 }
 
+/// Whose steps between the nets, where PaddleOCR's generations differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Numerics {
+    /// 2.10: corners ordered by their sums and inside the page, crops along the box itself, each line turned as the classifier says.
+    Paddle2,
+    /// 3.x: crops along the smallest rectangle around the box. Orientation is our own, see `orientation`.
+    #[default]
+    Paddle3,
+}
+
 /// How lines are found on a page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetectionOptions {
@@ -114,6 +124,8 @@ impl Default for RecognitionOptions {
 /// Everything that may differ from one request to the next.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Options {
+    /// Steps between the nets.
+    pub numerics: Numerics,
     /// Detection.
     pub detection: DetectionOptions,
     /// Orientation.

@@ -5,8 +5,8 @@
 use std::borrow::Cow;
 
 use crate::buffer;
-use crate::config::{DetectionOptions, LimitType, ScoreMode};
-use crate::geometry::{Point, Quad, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow, unclip};
+use crate::config::{DetectionOptions, LimitType, Numerics, ScoreMode};
+use crate::geometry::{self, Point, Quad, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow, unclip};
 use crate::image::Image;
 use crate::resample::{resize_bilinear, to_planes};
 
@@ -109,7 +109,13 @@ fn normalised(channel: usize) -> [f32; 256] {
 /// `map` is `map_size` (width, height) probabilities in rows; `image_size` is the page's own (width, height), before any padding: that is
 /// what Paddle scales by. A box whose score is not a number is dropped.
 #[must_use]
-pub fn postprocess(map: &[f32], map_size: (u32, u32), image_size: (u32, u32), o: &DetectionOptions) -> Vec<Detected> {
+pub fn postprocess(
+    map: &[f32],
+    map_size: (u32, u32),
+    image_size: (u32, u32),
+    o: &DetectionOptions,
+    numerics: Numerics,
+) -> Vec<Detected> {
     let map = Map { values: map, width: map_size.0 as usize, height: map_size.1 as usize };
     if map.width == 0 || map.values.len() < map.width * map.height {
         return Vec::new();
@@ -117,7 +123,11 @@ pub fn postprocess(map: &[f32], map_size: (u32, u32), image_size: (u32, u32), o:
     let contours = find_contours(&map.mask(o), map.width, map.height);
     let scale = Scale::new(map_size, image_size);
     let candidates = contours.iter().take(o.max_candidates as usize);
-    candidates.filter_map(|contour| map.detect(contour, o)).map(|found| scale.apply(found)).collect()
+    let found = candidates.filter_map(|contour| map.detect(contour, o));
+    match numerics {
+        Numerics::Paddle2 => found.filter_map(|found| scale.apply_as_paddle2(found)).collect(),
+        Numerics::Paddle3 => found.map(|found| scale.apply(found)).collect(),
+    }
 }
 
 /// The model's output.
@@ -157,6 +167,7 @@ impl Map<'_> {
 
 /// From the map to the page.
 struct Scale {
+    map: (f32, f32),
     x: f64,
     y: f64,
     width: f64,
@@ -166,7 +177,8 @@ struct Scale {
 impl Scale {
     fn new(map: (u32, u32), image: (u32, u32)) -> Self {
         let (width, height) = (f64::from(image.0), f64::from(image.1));
-        Self { x: width / f64::from(map.0), y: height / f64::from(map.1), width, height }
+        let (x, y) = (width / f64::from(map.0), height / f64::from(map.1));
+        Self { map: (map.0 as f32, map.1 as f32), x, y, width, height }
     }
 
     fn apply(&self, found: Detected) -> Detected {
@@ -176,6 +188,19 @@ impl Scale {
         let corners =
             found.quad.0.map(|p| Point { x: place(p.x, self.x, self.width), y: place(p.y, self.y, self.height) });
         Detected { quad: Quad(corners), ..found }
+    }
+
+    /// As 2.x places a box (`boxes_from_bitmap`, in f32) and cleans it (`filter_tag_det_res`): inside the page, none of three pixels or less.
+    fn apply_as_paddle2(&self, found: Detected) -> Option<Detected> {
+        let (width, height) = (self.width as f32, self.height as f32);
+        let place = |at: f32, map: f32, end: f32| (at / map * end).round_ties_even().clamp(0.0, end);
+        let corners =
+            found.quad.0.map(|p| Point { x: place(p.x, self.map.0, width), y: place(p.y, self.map.1, height) });
+        let clockwise = geometry::clockwise_by_sums(&Quad(corners)).0;
+        let quad = Quad(clockwise.map(|p| Point { x: p.x.min(width - 1.0), y: p.y.min(height - 1.0) }));
+        let [a, b, _, d] = quad.0;
+        let is_large = geometry::distance(a, b) >= 4.0 && geometry::distance(a, d) >= 4.0;
+        is_large.then_some(Detected { quad, ..found })
     }
 }
 
@@ -237,7 +262,7 @@ mod tests {
     #[test]
     fn one_bright_bar_is_one_line() {
         let map = map_with(64, 32, (10, 10, 49, 19), 0.75);
-        let found = postprocess(&map, (64, 32), (128, 64), &options());
+        let found = postprocess(&map, (64, 32), (128, 64), &options(), Numerics::Paddle3);
         assert_eq!(found.len(), 1);
         assert!((found[0].score - 0.75).abs() < 1e-6);
         // 39 x 9 grows by 39 * 9 * 1.5 / 96 = 5.48 to about 50 x 20, then doubles.
@@ -246,8 +271,21 @@ mod tests {
     }
 
     #[test]
+    fn paddle2_keeps_boxes_inside_the_page_and_drops_slivers() {
+        let map = map_with(64, 32, (4, 4, 63, 27), 0.75);
+        let found = |page, numerics| postprocess(&map, (64, 32), page, &options(), numerics);
+        let corners = |found: &[Detected]| found[0].quad.0.map(|p| (p.x as i32, p.y as i32));
+        assert_eq!(corners(&found((128, 64), Numerics::Paddle3))[2], (128, 64));
+        assert_eq!(corners(&found((128, 64), Numerics::Paddle2))[2], (127, 63));
+        // Four pixels high on the map, three of them inside the page.
+        assert_eq!(found((128, 4), Numerics::Paddle3).len(), 1);
+        assert!(found((128, 4), Numerics::Paddle2).is_empty());
+    }
+
+    #[test]
     fn weak_small_and_empty_maps_have_no_lines() {
-        let none = |map: &[f32], w, h| assert!(postprocess(map, (w, h), (w, h), &options()).is_empty());
+        let none =
+            |map: &[f32], w, h| assert!(postprocess(map, (w, h), (w, h), &options(), Numerics::Paddle3).is_empty());
         none(&map_with(64, 32, (10, 10, 49, 19), 0.5), 64, 32);
         none(&map_with(64, 32, (10, 10, 10, 10), 0.9), 64, 32);
         none(&map_with(64, 32, (10, 10, 40, 10), 0.9), 64, 32);
@@ -260,9 +298,9 @@ mod tests {
     fn values_that_are_not_numbers_do_no_harm() {
         let mut map = map_with(64, 32, (10, 10, 49, 19), 0.75);
         map[15 * 64 + 20] = f32::NAN;
-        assert!(postprocess(&map, (64, 32), (64, 32), &options()).is_empty());
-        assert!(postprocess(&[f32::NAN; 1024], (32, 32), (32, 32), &options()).is_empty());
-        assert!(postprocess(&[f32::INFINITY; 1024], (32, 32), (32, 32), &options()).len() <= 1);
+        assert!(postprocess(&map, (64, 32), (64, 32), &options(), Numerics::Paddle3).is_empty());
+        assert!(postprocess(&[f32::NAN; 1024], (32, 32), (32, 32), &options(), Numerics::Paddle3).is_empty());
+        assert!(postprocess(&[f32::INFINITY; 1024], (32, 32), (32, 32), &options(), Numerics::Paddle3).len() <= 1);
     }
 
     #[test]
@@ -271,11 +309,11 @@ mod tests {
         for (m, v) in map.iter_mut().zip(map_with(64, 64, (4, 40, 50, 50), 0.8)) {
             *m = m.max(v);
         }
-        let two = postprocess(&map, (64, 64), (64, 64), &options());
+        let two = postprocess(&map, (64, 64), (64, 64), &options(), Numerics::Paddle3);
         assert_eq!(two.len(), 2);
         // The contour found last, lowest on the page, comes first.
         assert!((two[0].score - 0.8).abs() < 1e-6);
         let one = DetectionOptions { max_candidates: 1, ..options() };
-        assert_eq!(postprocess(&map, (64, 64), (64, 64), &one), two[..1]);
+        assert_eq!(postprocess(&map, (64, 64), (64, 64), &one, Numerics::Paddle3), two[..1]);
     }
 }

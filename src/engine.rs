@@ -531,7 +531,7 @@ impl Job {
             nets,
             pool: job.engine.device.pool.clone(),
             progress: Arc::clone(&job.progress),
-            options: request.options,
+            options: Arc::new(request.options),
             steps: request.steps,
             // A file may have changed since its header was read, and the permit is for what it said.
             max_pixels: job.size.largest,

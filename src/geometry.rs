@@ -454,7 +454,7 @@ fn perimeter(Quad(corners): &Quad) -> f64 {
     (0..4).map(|i| f64::from(distance(corners[i], corners[(i + 3) % 4]))).sum()
 }
 
-fn distance(a: Point, b: Point) -> f32 {
+pub(crate) fn distance(a: Point, b: Point) -> f32 {
     let d = minus(a, b);
     (d.x * d.x + d.y * d.y).sqrt()
 }
@@ -853,6 +853,19 @@ pub fn sort_reading_order(quads: &[Quad], towards: Direction) -> Vec<usize> {
     order
 }
 
+/// The corners in the order of 2.x (`order_points_clockwise`): least sum of x and y, then of the other two the one with the lesser y - x,
+/// greatest sum, the remaining one.
+pub(crate) fn clockwise_by_sums(Quad(corners): &Quad) -> Quad {
+    // The first of equals, as numpy's argmin and argmax have it.
+    let first = |of: &dyn Fn(Point) -> f32, among: &[Point]| {
+        (1..among.len()).fold(0, |best, i| if of(among[i]) < of(among[best]) { i } else { best })
+    };
+    let (least, greatest) = (first(&|p| p.x + p.y, corners), first(&|p| -(p.x + p.y), corners));
+    let others: Vec<Point> = (0..4).filter(|&i| i != least && i != greatest).map(|i| corners[i]).collect();
+    let (right, left) = (first(&|p| p.y - p.x, &others), first(&|p| p.x - p.y, &others));
+    Quad([corners[least], others[right], corners[greatest], others[left]])
+}
+
 // Crops.
 
 /// A crop at least this many times as high as wide holds vertical text and is turned.
@@ -869,7 +882,7 @@ pub fn crop_quad(quad: &Quad) -> Quad {
 /// Width and height of the crop of a detected quad, and whether it was turned by a quarter. Zeros where the crop is empty.
 #[must_use]
 pub fn crop_size(quad: &Quad) -> (usize, usize, bool) {
-    let (width, height) = upright_size(&crop_quad(quad));
+    let (width, height) = upright_size(quad);
     if width == 0 || height == 0 {
         return (0, 0, false);
     }
@@ -902,14 +915,13 @@ pub fn whole(image: &Image, upside_down: bool) -> Option<Cow<'_, Image>> {
 /// `None` where the crop is empty.
 #[must_use]
 pub fn crop(image: &Image, quad: &Quad, upside_down: bool) -> Option<Image> {
-    let rectangle = crop_quad(quad);
-    let (width, height) = upright_size(&rectangle);
+    let (width, height) = upright_size(quad);
     if width == 0 || height == 0 || image.pixels().is_empty() {
         return None;
     }
     let (right, bottom) = (width as f32, height as f32);
     let target = [(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)].map(|(x, y)| Point { x, y });
-    let matrix = perspective_transform(&rectangle.0, &target);
+    let matrix = perspective_transform(&quad.0, &target);
     let mut pixels = warp_perspective(image, &matrix, width, height);
     let turned = is_tall(width, height);
     if turned {
@@ -1113,6 +1125,18 @@ mod tests {
 
     fn first_channel(image: &Image) -> Vec<u8> {
         image.pixels().chunks(3).map(|p| p[0]).collect()
+    }
+
+    #[test]
+    fn corners_by_their_sums() {
+        let quad = |corners: [(f32, f32); 4]| Quad(corners.map(|(x, y)| Point { x, y }));
+        // A steep box: by x and then y, as 3.x has it, it would begin at (0, 9).
+        let steep = [(5.0, 1.0), (9.0, 5.0), (4.0, 13.0), (0.0, 9.0)];
+        for start in 0..4 {
+            let mut turned = steep;
+            turned.rotate_left(start);
+            assert_eq!(clockwise_by_sums(&quad(turned)), quad(steep));
+        }
     }
 
     #[test]

@@ -99,6 +99,12 @@ pub fn decide_alone(opinions: &[Opinion], thresh: f32) -> Vec<Verdict> {
     opinions.iter().map(verdict).collect()
 }
 
+/// The verdicts of `PaddleOCR` 2.x: each line is turned where the classifier is sure.
+#[must_use]
+pub fn decide_each(opinions: &[Opinion], thresh: f32) -> Vec<Verdict> {
+    opinions.iter().map(|opinion| Verdict { turned: opinion.turned > thresh, doubt: None }).collect()
+}
+
 /// Whether a reading is so bad that the line may be upside down.
 #[must_use]
 pub fn reads_badly(text: &str, score: f32) -> bool {
@@ -198,6 +204,13 @@ mod tests {
         assert_eq!(verdicts[1].doubt, Some(Doubt::Alone));
         let reading = |gain| SecondReading { doubt: Doubt::Alone, gain, length: 1 };
         assert_eq!(overruling(&[reading(0.01), reading(-0.5)]), [true, false]);
+    }
+
+    #[test]
+    fn line_by_line_each_goes_its_own_way() {
+        let verdicts = decide_each(&[UPRIGHT, UPRIGHT, TURNED], 0.9);
+        assert_eq!(turned(&verdicts), [false, false, true]);
+        assert!(verdicts.iter().all(|verdict| verdict.doubt.is_none()));
     }
 
     #[test]

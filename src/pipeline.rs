@@ -9,7 +9,7 @@ use std::task::Poll;
 use parking_lot::Mutex;
 
 use crate::buffer;
-use crate::config::{Options, RecognitionOptions};
+use crate::config::{Numerics, Options};
 use crate::error::{Error, Result};
 use crate::geometry::{self, Direction, Point, Quad};
 use crate::image::{self, Image};
@@ -118,7 +118,7 @@ pub struct Item {
 enum Work {
     Detect { size: (u32, u32) },
     Orient { cut_out: Option<Quad> },
-    Recognize { cut_out: Option<Quad>, upside_down: bool, width: u32, options: RecognitionOptions, run_size: usize },
+    Recognize { cut_out: Option<Quad>, upside_down: bool, width: u32, options: Arc<Options>, run_size: usize },
 }
 
 /// What a worker sends back, reduced: a class score is 18,710 numbers a column.
@@ -138,7 +138,7 @@ pub struct Stages;
 
 /// Runs whose activations are larger than this reserve them. The number of workers bounds the others, so that the detection of a receipt
 /// never waits for the memory of a large page's.
-const UNUSUAL_BYTES: usize = 128 << 20;
+const UNUSUAL_BYTES: usize = 96 << 20;
 
 fn to_reserve(bytes: usize) -> usize {
     if bytes > UNUSUAL_BYTES { bytes } else { 0 }
@@ -191,7 +191,7 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
     for (item, input) in items.iter().zip(tensor.chunks_exact_mut(3 * line::HEIGHT * width as usize)) {
         if let Work::Recognize { cut_out, upside_down, options, .. } = &item.work {
             let crop = cut(&item.image, cut_out.as_ref(), *upside_down)?;
-            input.copy_from_slice(&recognition::preprocess(&crop, width, options));
+            input.copy_from_slice(&recognition::preprocess(&crop, width, &options.recognition, options.numerics));
         }
     }
     let shape = [run_size, 3, line::HEIGHT, width as usize];
@@ -218,7 +218,7 @@ pub(crate) struct Page {
     pub nets: Arc<Nets>,
     pub pool: Pool<Stages>,
     pub progress: Arc<Progress>,
-    pub options: Options,
+    pub options: Arc<Options>,
     pub steps: Steps,
     pub max_pixels: u64,
 }
@@ -281,6 +281,8 @@ fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
 struct Found {
     image: Arc<Image>,
     quad: Quad,
+    /// What a worker cuts out of the image; nothing where the image is the line.
+    cut_out: Option<Quad>,
     score: f32,
     /// The crop's width and height.
     size: (usize, usize),
@@ -292,6 +294,7 @@ struct Found {
 
 async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let nets = &page.nets;
+    let numerics = page.options.numerics;
     let options = &page.options.detection;
     let size = detection::input_size(image.width(), image.height(), options);
     let pixels = f64::from(size.0) * f64::from(size.1);
@@ -303,13 +306,15 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let item = Item { net: Arc::clone(&nets.det), image: Arc::clone(image), work: Work::Detect { size } };
     let answers = page.pool.submit(page.progress.page, vec![(lane, cost, bytes, item)], expected).await?;
     let Some(Output::Map(map)) = answers.into_iter().next() else { return Err(unexpected("detection")) };
-    let boxes = detection::postprocess(&map, size, (image.width(), image.height()), options);
+    let boxes = detection::postprocess(&map, size, (image.width(), image.height()), options, numerics);
     drop(map);
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
     let order = geometry::sort_reading_order(&quads, Direction::Right);
     let line = |i: usize| {
-        let (w, h, sideways) = geometry::crop_size(&quads[i]);
-        Found { image: Arc::clone(image), quad: quads[i], score: boxes[i].score, size: (w, h), sideways, width: 0 }
+        let (quad, score) = (quads[i], boxes[i].score);
+        let cut_out = if numerics == Numerics::Paddle2 { quad } else { geometry::crop_quad(&quad) };
+        let (w, h, sideways) = geometry::crop_size(&cut_out);
+        Found { image: Arc::clone(image), quad, cut_out: Some(cut_out), score, size: (w, h), sideways, width: 0 }
     };
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
     let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
@@ -323,7 +328,7 @@ fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
         let (w, h) = (image.width() as f32, image.height() as f32);
         let quad = Quad([(0.0, 0.0), (w, 0.0), (w, h), (0.0, h)].map(|(x, y)| Point { x, y }));
         let size = (image.width() as usize, image.height() as usize);
-        Found { image: Arc::clone(image), quad, score: 1.0, size, sideways: false, width: 0 }
+        Found { image: Arc::clone(image), quad, cut_out: None, score: 1.0, size, sideways: false, width: 0 }
     };
     lay_out(page, images.iter().map(line).collect())
 }
@@ -346,7 +351,9 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     page.progress.set_work_left(work);
     let opinions = opinions(page, &found, work).await?;
     let thresh = page.options.orientation.thresh;
+    let line_by_line = page.options.numerics == Numerics::Paddle2;
     let mut verdicts = match &opinions {
+        Some(opinions) if line_by_line => orientation::decide_each(opinions, thresh),
         None => vec![Verdict::default(); found.len()],
         Some(opinions) if page.steps.detect => orientation::decide_page(opinions, thresh),
         Some(opinions) => orientation::decide_alone(opinions, thresh),
@@ -354,7 +361,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     let mut read = Vec::new();
     if page.steps.recognize {
         read = recognize_lines(page, found.iter().zip(&verdicts).map(|(line, verdict)| (line, verdict.turned))).await?;
-        if opinions.is_some() {
+        if opinions.is_some() && !line_by_line {
             read_again(page, &found, &mut verdicts, &mut read).await?;
         }
     }
@@ -370,7 +377,11 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     }
     let quads: Vec<Quad> = found.iter().map(|line| line.quad).collect();
     let directions = found.iter().zip(&verdicts).map(|(line, verdict)| Direction::of(line.sideways, verdict.turned));
-    let towards = if opinions.is_some() { geometry::main_direction(&quads, directions) } else { Direction::Right };
+    let towards = if opinions.is_some() && !line_by_line {
+        geometry::main_direction(&quads, directions)
+    } else {
+        Direction::Right
+    };
     let lines = geometry::sort_reading_order(&quads, towards).into_iter().map(line);
     Ok(lines.filter(|l| !page.steps.recognize || l.score >= page.options.recognition.score_thresh).collect())
 }
@@ -404,9 +415,8 @@ async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)
         let cost = f64::from(width) * nets.costs.recognition_ms_per_pixel;
         // A run takes the memory of all its places, blank ones too.
         let bytes = to_reserve(width as usize * nets.costs.recognition_bytes_per_pixel * nets.run_size) / nets.run_size;
-        let options = page.options.recognition.clone();
-        let cut_out = cut_out(page, line);
-        let work = Work::Recognize { cut_out, upside_down, width, options, run_size: nets.run_size };
+        let options = Arc::clone(&page.options);
+        let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size: nets.run_size };
         let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
         (lane, cost, bytes, item)
     });
@@ -426,7 +436,7 @@ async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<
     let items = found.iter().map(|line| {
         // A small net: larger runs win nothing.
         let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size: 1 };
-        let work = Work::Orient { cut_out: cut_out(page, line) };
+        let work = Work::Orient { cut_out: line.cut_out };
         (lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image: Arc::clone(&line.image), work })
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), work).await?;
@@ -435,11 +445,6 @@ async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<
         _ => Err(unexpected("orientation")),
     };
     answers.into_iter().zip(found).map(opinion).collect::<Result<_>>().map(Some)
-}
-
-/// What a worker cuts out of the image; nothing where the image is the line.
-fn cut_out(page: &Page, line: &Found) -> Option<Quad> {
-    page.steps.detect.then_some(line.quad)
 }
 
 fn unexpected(stage: &'static str) -> Error {

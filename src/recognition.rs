@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use crate::config::RecognitionOptions;
+use crate::config::{Numerics, RecognitionOptions};
 use crate::image::Image;
 use crate::line::{self, HEIGHT};
 
@@ -53,11 +53,13 @@ fn paddle_width(size: (usize, usize), o: &RecognitionOptions) -> u32 {
 
 /// The model's input for one crop: 3 x 48 x `width`, f32, channels in BGR order, columns right of the line zero.
 ///
-/// `width` is the crop's of [`widths`]. The crop keeps its ratio as far as it fits and is squeezed otherwise.
+/// `width` is the crop's of [`widths`]. The crop keeps its ratio as far as it fits and is squeezed otherwise; in a group 3.x fits it into the
+/// width that it would have alone, 2.x into the group's.
 #[must_use]
-pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions) -> Vec<f32> {
+pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions, numerics: Numerics) -> Vec<f32> {
     let size = (crop.width() as usize, crop.height() as usize);
-    let limit = if o.group == 0 { width } else { paddle_width(size, o).min(width) };
+    let by_itself = o.group > 0 && numerics == Numerics::Paddle3;
+    let limit = if by_itself { paddle_width(size, o).min(width) } else { width };
     line::tensor(crop, natural_width(size).min(limit) as usize, width as usize)
 }
 
@@ -158,7 +160,7 @@ mod tests {
     fn the_rest_of_a_line_is_zero() {
         let crop = Image::new(2_u32, 1_u32, vec![255; 6]).unwrap();
         let o = RecognitionOptions::default();
-        let input = preprocess(&crop, 320, &o);
+        let input = preprocess(&crop, 320, &o, Numerics::Paddle3);
         assert_eq!(input.len(), 3 * HEIGHT * 320);
         assert!(input[..96].iter().all(|&v| (v - 1.0).abs() < 1e-6));
         assert!(input[96..320].iter().all(|&v| v.abs() < 1e-9));
@@ -168,7 +170,7 @@ mod tests {
     fn a_squeezed_line_fills_its_width() {
         let crop = Image::new(500_u32, 2_u32, vec![0; 3000]).unwrap();
         let o = RecognitionOptions { max_width: 64, min_width: 8, ..RecognitionOptions::default() };
-        assert!(preprocess(&crop, 64, &o).iter().all(|&v| (v + 1.0).abs() < 1e-6));
+        assert!(preprocess(&crop, 64, &o, Numerics::Paddle3).iter().all(|&v| (v + 1.0).abs() < 1e-6));
     }
 
     #[test]

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use threadsafe_ocr::config::{DetectionOptions, LimitType, RecognitionOptions, ScoreMode};
+use threadsafe_ocr::config::{DetectionOptions, LimitType, Numerics, RecognitionOptions, ScoreMode};
 use threadsafe_ocr::geometry::{
-    Direction, MinAreaRect, Point, Quad, crop, crop_size, dilate_2x2, find_contours, min_area_rect, score_fast,
-    score_slow, sort_reading_order, unclip,
+    Direction, MinAreaRect, Point, Quad, crop, crop_quad, crop_size, dilate_2x2, find_contours, min_area_rect,
+    score_fast, score_slow, sort_reading_order, unclip,
 };
 use threadsafe_ocr::image::Image;
 use threadsafe_ocr::resample::{perspective_transform, resize_bilinear, warp_perspective};
@@ -265,15 +265,15 @@ fn crops_are_those_of_cv2() {
     let (mut different, mut total) = (0, 0);
     for case in &VECTORS.crops {
         let quad = Quad(points(&case.quad));
-        let found = crop(&image, &quad, false).unwrap();
+        let found = crop(&image, &crop_quad(&quad), false).unwrap();
         assert_eq!((found.width() as usize, found.height() as usize), case.size, "{quad:?}");
-        let (w, h, _) = crop_size(&quad);
+        let (w, h, _) = crop_size(&crop_quad(&quad));
         assert_eq!((w, h), case.size);
         let wanted = &CROPS[case.at..][..w * h * 3];
         different += off_by_one(found.pixels(), wanted);
         total += wanted.len();
 
-        let mut turned = crop(&image, &quad, true).unwrap().pixels().to_vec();
+        let mut turned = crop(&image, &crop_quad(&quad), true).unwrap().pixels().to_vec();
         turned.reverse();
         let swapped: Vec<u8> = turned.chunks(3).flat_map(|p| [p[2], p[1], p[0]]).collect();
         assert_eq!(swapped, found.pixels());
@@ -381,7 +381,7 @@ fn boxes_of_a_map_are_those_of_paddle() {
             ..DetectionOptions::default()
         };
         let map = probability_map(case.size.0 as usize, case.size.1 as usize, &case.blobs, case.seed);
-        let found = detection::postprocess(&map, case.size, case.image, &options);
+        let found = detection::postprocess(&map, case.size, case.image, &options, Numerics::Paddle3);
         assert_eq!(found.len(), case.found.len());
         for (found, (corners, score)) in found.iter().zip(&case.found) {
             let wanted = points(corners);
@@ -421,7 +421,12 @@ fn line_inputs_are_those_of_paddle() {
     for case in &VECTORS.inputs.recognition {
         let crop = page(case.page);
         assert_eq!(recognition::widths(&[(crop.width() as usize, crop.height() as usize)], &options), [case.width]);
-        assert_eq!(crc_f32(&recognition::preprocess(&crop, case.width, &options)), case.crc, "{:?}", case.page);
+        assert_eq!(
+            crc_f32(&recognition::preprocess(&crop, case.width, &options, Numerics::Paddle3)),
+            case.crc,
+            "{:?}",
+            case.page
+        );
     }
     for case in &VECTORS.inputs.orientation {
         assert_eq!(crc_f32(&orientation::preprocess(&page(case.page))), case.crc, "{:?}", case.page);

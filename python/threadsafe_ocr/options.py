@@ -10,6 +10,7 @@ Color = Literal["bgr", "rgb"]
 class Options(TypedDict, total=False):
     """What a call may be given, and the constructor for all calls."""
 
+    numerics: Literal["paddle2", "paddle3"] | None
     det_limit_side_len: int | None
     det_limit_type: Literal["min", "max", "resize_long"] | None
     det_max_side: int | None

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 
 use super::errors::{ConfigError, InvalidImageError};
 use crate::buffer;
-use crate::config::{DeviceConfig, EngineConfig, LimitType, OnFork, Options, ScoreMode};
+use crate::config::{DeviceConfig, EngineConfig, LimitType, Numerics, OnFork, Options, ScoreMode};
 use crate::engine::Size;
 use crate::image::{self, Channels};
 use crate::pipeline::{Input, OcrResult};
@@ -220,6 +220,8 @@ impl<'py> Settings<'py> {
 
     /// Every per-request option that is given replaces the one in `options`.
     pub(super) fn take_options(&self, options: &mut Options) -> PyResult<()> {
+        let generations = [("paddle2", Numerics::Paddle2), ("paddle3", Numerics::Paddle3)];
+        self.take_choice("numerics", &mut options.numerics, &generations)?;
         let d = &mut options.detection;
         self.take("det_limit_side_len", &mut d.limit_side_len)?;
         let types = [("min", LimitType::Min), ("max", LimitType::Max), ("resize_long", LimitType::ResizeLong)];
