@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GOLDEN ?=
 PYTHON_FILES := python tests/python examples benches
 
-.PHONY: demo test soak install lint test-rust test-python test-golden test-flavours test-gpu clean
+.PHONY: demo test soak before-after install lint test-rust test-python test-golden test-flavours test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -23,6 +23,10 @@ install: $(VENV)/made
 # Half an hour and more; writes docs/soak.md.
 soak: install
 	$(BIN)/python benches/soak.py
+
+# PaddleOCR behind a web service, and this package; writes docs/before-after.md. Downloads about 0.5 GB into a throw-away environment.
+before-after: install
+	$(BIN)/python benches/before_after.py
 
 test-rust:
 	cargo test --locked

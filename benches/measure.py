@@ -14,13 +14,25 @@ def resident(field: str = "VmRSS") -> float:
     return _kilobytes("status", field) / 1e3
 
 
-def proportional() -> float:
+def proportional(process: Path = PROCESS) -> float:
     """Megabytes, shared ones by share."""
-    return _kilobytes("smaps_rollup", "Pss") / 1e3
+    return _kilobytes("smaps_rollup", "Pss", process) / 1e3
 
 
-def _kilobytes(file: str, field: str) -> float:
-    lines = (PROCESS / file).read_text().splitlines()
+def proportional_of_group(group: int) -> float:
+    """Megabytes of all processes of a process group."""
+    total = 0.0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(process.name)) == group:
+                total += proportional(process)
+        except (OSError, StopIteration):
+            continue  # it ended meanwhile
+    return total
+
+
+def _kilobytes(file: str, field: str, process: Path = PROCESS) -> float:
+    lines = (process / file).read_text().splitlines()
     return next(int(line.split()[1]) * 1.024 for line in lines if line.startswith(f"{field}:"))
 
 

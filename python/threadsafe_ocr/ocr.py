@@ -24,7 +24,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     """Reads text from images, from any number of threads, tasks and forked processes at once.
 
     models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
-    "cuda" or "cuda:1". The other keywords are listed in the README's table; None means the default. Models and worker threads are loaded
+    "cuda" or "cuda:1". The other keywords are listed in docs/settings.md; None means the default. Models and worker threads are loaded
     once a process and shared: a further object is cheap.
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
@@ -50,7 +50,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
             raise ConfigError(f'precision={precision!r}; this version has "f32"')
         unknown = settings.keys() - Settings.__annotations__.keys()
         if unknown:
-            raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see the table of settings in the README")
+            raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see docs/settings.md")
         given = os.fspath(models) if isinstance(models, os.PathLike) else models
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
         native = {**settings, "model_folder": str(model_sets.folder())}
@@ -213,7 +213,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         """
         unknown = keywords.keys() - CallOptions.__annotations__.keys()
         if unknown:
-            raise TypeError(f"read_many() has no option {min(unknown)}; see the table of settings in the README")
+            raise TypeError(f"read_many() has no option {min(unknown)}; see docs/settings.md")
         most = in_flight or 4 * _core.cores()
         running: deque[waiting.OcrFuture | OcrError | TypeError] = deque()
 

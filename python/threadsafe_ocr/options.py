@@ -1,4 +1,4 @@
-"""The keywords of `ThreadSafeOCR` and of its calls. What they mean, and their defaults, is in the README's table; None is the default."""
+"""The keywords of `ThreadSafeOCR` and of its calls. What they mean, and their defaults, is in docs/settings.md; None is the default."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ impl<'py> Settings<'py> {
         }
         *target = value.extract().map_err(|_| {
             ConfigError::new_err(format!(
-                "{name}={value} is not of the right type or size; see the table of settings in the README"
+                "{name}={value} is not of the right type or size; see docs/settings.md"
             ))
         })?;
         Ok(())
@@ -266,7 +266,7 @@ impl<'py> Settings<'py> {
     /// Complains of what nobody took.
     pub(super) fn finish(&self) -> PyResult<()> {
         let Some(name) = self.0.keys().iter().next() else { return Ok(()) };
-        Err(PyTypeError::new_err(format!("there is no setting {name}; see the table of settings in the README")))
+        Err(PyTypeError::new_err(format!("there is no setting {name}; see docs/settings.md")))
     }
 }
 

@@ -36,7 +36,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--draw", action="store_true", help='with --out: a picture of the lines too (needs "threadsafe-ocr[draw]")')
     command.add_argument("--resume", action="store_true", help="leave out the pages that --out holds already")
     command.add_argument("--jobs", type=int, metavar="N", help="pages in flight at once (default: four a core)")
-    options = command.add_argument_group("options of a request", "as the keywords of ThreadSafeOCR.read; see the table in the README")
+    options = command.add_argument_group("options of a request", "as the keywords of ThreadSafeOCR.read; see docs/settings.md")
     for name, kind in OPTIONS.items():
         flag, kind = f"--{name.replace('_', '-')}", get_args(kind)[0]
         if kind is bool:
