@@ -96,6 +96,7 @@ def ours_v4() -> Read:
     """The networks that PaddleOCR has above, with its settings."""
     return ours(
         "v4-mobile",
+        numerics="paddle2",
         det_limit_side_len=960,
         det_limit_type="max",
         det_box_thresh=0.6,
