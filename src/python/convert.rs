@@ -197,9 +197,7 @@ impl<'py> Settings<'py> {
             return Ok(());
         }
         *target = value.extract().map_err(|_| {
-            ConfigError::new_err(format!(
-                "{name}={value} is not of the right type or size; see docs/settings.md"
-            ))
+            ConfigError::new_err(format!("{name}={value} is not of the right type or size; see docs/settings.md"))
         })?;
         Ok(())
     }
