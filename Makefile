@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GOLDEN ?=
 PYTHON_FILES := python tests/python examples benches
 
-.PHONY: demo test soak install lint test-rust test-python test-golden test-flavours test-gpu clean
+.PHONY: demo test soak install third-party lint test-rust test-python test-golden test-flavours test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -19,6 +19,11 @@ $(VENV)/made:
 # Builds the wheel and installs it with what the tests need.
 install: $(VENV)/made
 	$(BIN)/pip install --quiet ".[test]"
+
+# What is inside and under which licence. The first time builds cargo-about, which takes minutes.
+third-party:
+	cargo install --quiet --locked --root .cache/about cargo-about@0.8.4
+	.cache/about/bin/cargo-about generate --locked --fail --features python --output-file THIRD_PARTY.md about.hbs
 
 # Half an hour and more; writes docs/soak.md.
 soak: install
