@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python examples benches
+PYTHON_FILES := python tests/python tests/wheel examples benches
 
-.PHONY: demo test soak before-after install lint test-rust test-python test-golden test-flavours test-gpu clean
+.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-golden test-flavours test-wheel test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -19,6 +20,21 @@ $(VENV)/made:
 # Builds the wheel and installs it with what the tests need.
 install: $(VENV)/made
 	$(BIN)/pip install --quiet ".[test]"
+
+$(TOOLS)/made:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet "maturin[zig]>=1.16,<2" uv
+	touch $@
+
+# The sdist, and the wheel built from it, in dist/. zig links for old systems: glibc 2.28 and later.
+wheel: $(TOOLS)/made
+	rm -rf dist
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" maturin build --release --locked --sdist --zig --compatibility manylinux_2_28 --out dist
+
+# What is inside and under which licence. The first time builds cargo-about, which takes minutes.
+third-party:
+	cargo install --quiet --locked --root .cache/about cargo-about@0.8.4
+	.cache/about/bin/cargo-about generate --locked --fail --features python --output-file THIRD_PARTY.md about.hbs
 
 # Half an hour and more; writes docs/soak.md.
 soak: install
@@ -46,6 +62,10 @@ test-golden: install
 test-flavours: install
 	$(BIN)/python -m pytest tests/flavours --timeout 900
 
+# Both files of `make wheel`, installed in clean environments of every Python that is here or can be downloaded.
+test-wheel: install wheel
+	$(BIN)/python -m pytest tests/wheel --timeout 900 -rs
+
 # A real GPU: text and scores against the CPU's, 64 threads, the profile of every session.
 test-gpu:
 	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "test-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was tested"; else \
@@ -62,4 +82,4 @@ lint: $(VENV)/made
 	$(BIN)/mypy python/threadsafe_ocr
 
 clean:
-	rm -rf target $(VENV) .cache
+	rm -rf target dist $(VENV) .cache
