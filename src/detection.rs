@@ -167,33 +167,33 @@ impl Map<'_> {
 
 /// From the map to the page.
 struct Scale {
-    map: (f32, f32),
-    x: f64,
-    y: f64,
-    width: f64,
-    height: f64,
+    /// Width and height of each.
+    map: (f64, f64),
+    image: (f64, f64),
 }
 
 impl Scale {
     fn new(map: (u32, u32), image: (u32, u32)) -> Self {
-        let (width, height) = (f64::from(image.0), f64::from(image.1));
-        let (x, y) = (width / f64::from(map.0), height / f64::from(map.1));
-        Self { map: (map.0 as f32, map.1 as f32), x, y, width, height }
+        let sides = |(width, height): (u32, u32)| (f64::from(width), f64::from(height));
+        Self { map: sides(map), image: sides(image) }
     }
 
     fn apply(&self, found: Detected) -> Detected {
         // Python's round, half to even; the page's far edges are allowed. Adding zero drops a zero's sign.
-        let place =
-            |at: f32, scale: f64, end: f64| ((f64::from(at) * scale).round_ties_even().clamp(0.0, end) + 0.0) as f32;
-        let corners =
-            found.quad.0.map(|p| Point { x: place(p.x, self.x, self.width), y: place(p.y, self.y, self.height) });
+        let place = |at: f32, map: f64, end: f64| {
+            ((f64::from(at) * (end / map)).round_ties_even().clamp(0.0, end) + 0.0) as f32
+        };
+        let corners = found
+            .quad
+            .0
+            .map(|p| Point { x: place(p.x, self.map.0, self.image.0), y: place(p.y, self.map.1, self.image.1) });
         Detected { quad: Quad(corners), ..found }
     }
 
     /// As 2.x places a box (`boxes_from_bitmap`, in f32) and cleans it (`filter_tag_det_res`): inside the page, none of three pixels or less.
     fn apply_as_paddle2(&self, found: Detected) -> Option<Detected> {
-        let (width, height) = (self.width as f32, self.height as f32);
-        let place = |at: f32, map: f32, end: f32| (at / map * end).round_ties_even().clamp(0.0, end);
+        let (width, height) = (self.image.0 as f32, self.image.1 as f32);
+        let place = |at: f32, map: f64, end: f32| (at / map as f32 * end).round_ties_even().clamp(0.0, end);
         let corners =
             found.quad.0.map(|p| Point { x: place(p.x, self.map.0, width), y: place(p.y, self.map.1, height) });
         let clockwise = geometry::clockwise_by_sums(&Quad(corners)).0;

@@ -249,11 +249,11 @@ fn model_file(path: &Path) -> Result<PathBuf> {
 
 fn characters_of_yml(path: &Path) -> Result<Vec<String>> {
     let wrong = |why: String| Error::ModelLoad(format!("{}: {why}; give the characters as \"dict\"", path.display()));
-    if !path.is_file() {
-        return Err(Error::ModelNotFound(format!("{} is missing; give the characters as \"dict\"", path.display())));
-    }
-    let yml: InferenceYml =
-        serde_yaml_ng::from_str(&read(path)?).map_err(|e| wrong(format!("not an inference.yml: {e}")))?;
+    let text = read(path).map_err(|error| match error {
+        Error::ModelNotFound(what) => Error::ModelNotFound(format!("{what}; give the characters as \"dict\"")),
+        other => other,
+    })?;
+    let yml: InferenceYml = serde_yaml_ng::from_str(&text).map_err(|e| wrong(format!("not an inference.yml: {e}")))?;
     let characters = yml.post_process.and_then(|post| post.character_dict);
     let characters = characters.ok_or_else(|| wrong("PostProcess.character_dict is missing".into()))?;
     let text = |value: serde_yaml_ng::Value| match value {

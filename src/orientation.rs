@@ -92,11 +92,8 @@ pub fn decide_page(opinions: &[Opinion], thresh: f32) -> Vec<Verdict> {
 /// The verdicts on lines without a page: each is turned where the classifier is sure, as `PaddleOCR` 2.x does, unless it reads worse then.
 #[must_use]
 pub fn decide_alone(opinions: &[Opinion], thresh: f32) -> Vec<Verdict> {
-    let verdict = |opinion: &Opinion| {
-        let turned = opinion.turned > thresh;
-        Verdict { turned, doubt: turned.then_some(Doubt::Alone) }
-    };
-    opinions.iter().map(verdict).collect()
+    let doubted = |verdict: Verdict| Verdict { doubt: verdict.turned.then_some(Doubt::Alone), ..verdict };
+    decide_each(opinions, thresh).into_iter().map(doubted).collect()
 }
 
 /// The verdicts of `PaddleOCR` 2.x: each line is turned where the classifier is sure.

@@ -351,9 +351,10 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     page.progress.set_work_left(work);
     let opinions = opinions(page, &found, work).await?;
     let thresh = page.options.orientation.thresh;
-    let line_by_line = page.options.numerics == Numerics::Paddle2;
+    // 2.x takes the classifier's word for each line; here lines vote, and are read again.
+    let has_own_way = opinions.is_some() && page.options.numerics == Numerics::Paddle3;
     let mut verdicts = match &opinions {
-        Some(opinions) if line_by_line => orientation::decide_each(opinions, thresh),
+        Some(opinions) if !has_own_way => orientation::decide_each(opinions, thresh),
         None => vec![Verdict::default(); found.len()],
         Some(opinions) if page.steps.detect => orientation::decide_page(opinions, thresh),
         Some(opinions) => orientation::decide_alone(opinions, thresh),
@@ -361,7 +362,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     let mut read = Vec::new();
     if page.steps.recognize {
         read = recognize_lines(page, found.iter().zip(&verdicts).map(|(line, verdict)| (line, verdict.turned))).await?;
-        if opinions.is_some() && !line_by_line {
+        if has_own_way {
             read_again(page, &found, &mut verdicts, &mut read).await?;
         }
     }
@@ -377,11 +378,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     }
     let quads: Vec<Quad> = found.iter().map(|line| line.quad).collect();
     let directions = found.iter().zip(&verdicts).map(|(line, verdict)| Direction::of(line.sideways, verdict.turned));
-    let towards = if opinions.is_some() && !line_by_line {
-        geometry::main_direction(&quads, directions)
-    } else {
-        Direction::Right
-    };
+    let towards = if has_own_way { geometry::main_direction(&quads, directions) } else { Direction::Right };
     let lines = geometry::sort_reading_order(&quads, towards).into_iter().map(line);
     Ok(lines.filter(|l| !page.steps.recognize || l.score >= page.options.recognition.score_thresh).collect())
 }
