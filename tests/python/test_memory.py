@@ -21,6 +21,10 @@ def test_memory_stays_where_it_was_after_the_first_pages(run_python: Run) -> Non
         random = np.random.default_rng(0)
         sizes = [(int(h), int(w)) for h, w in np.exp(random.uniform(np.log(32), np.log(900), (320, 2)))]
         with ThreadSafeOCR() as ocr:
+            # A lone request loads sessions of its own, whenever one first happens to be alone.
+            ocr.warmup()
+            ocr.read(np.full((900, 900, 3), 255, np.uint8))
+
             def read_all(some):
                 # New threads each time, as a service's pool makes them.
                 with ThreadPoolExecutor(16) as pool:
@@ -29,6 +33,6 @@ def test_memory_stays_where_it_was_after_the_first_pages(run_python: Run) -> Non
 
             early = read_all(sizes[:80])
             late = [read_all(sizes[k:k + 80]) for k in (80, 160, 240)]
-        assert min(late) < 1.1 * early, (early, late)
+        assert late[-1] < 1.1 * early, (early, late)
         """
     )
