@@ -36,7 +36,7 @@ third-party:
 	cargo install --quiet --locked --root .cache/about cargo-about@0.8.4
 	.cache/about/bin/cargo-about generate --locked --fail --features python --output-file THIRD_PARTY.md about.hbs
 
-# Half an hour and more; writes docs/soak.md.
+# An hour and a half; writes docs/soak.md.
 soak: install
 	$(BIN)/python benches/soak.py
 
