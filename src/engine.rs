@@ -227,8 +227,7 @@ impl Engine {
     pub fn open(&self, size: Size, deadline: Option<Deadline>) -> Pending {
         let shared = &self.shared;
         let page = shared.process.next_page();
-        let work =
-            shared.nets.upgrade().map_or(0.0, |nets| nets.expected_work(nets.detection_cost(size.pixels as f64)));
+        let work = shared.nets.upgrade().map_or(0.0, |nets| nets.work(size.pixels as f64));
         let job = Arc::new(Job {
             engine: Arc::clone(shared),
             progress: Arc::new(Progress::new(page, work)),

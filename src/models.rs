@@ -15,14 +15,23 @@ pub struct Costs {
     pub detection_ms_per_megapixel: f64,
     /// Detection's activations, bytes an input pixel.
     pub detection_bytes_per_pixel: usize,
-    /// Recognition, milliseconds a pixel of input width.
-    pub recognition_ms_per_pixel: f64,
-    /// Recognition's activations, bytes a pixel of input width.
-    pub recognition_bytes_per_pixel: usize,
     /// Orientation, milliseconds a crop.
     pub orientation_ms: f64,
     /// First value of a page's recognition cost in detections.
     pub recognition_to_detection: f64,
+}
+
+/// A recogniser.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recogniser {
+    /// ONNX.
+    pub file: PathBuf,
+    /// The text of every class, from class 1; class 0 is the blank.
+    pub characters: Vec<String>,
+    /// What a run takes, milliseconds a pixel of input width.
+    pub ms_per_pixel: f64,
+    /// Its activations, bytes a pixel of input width.
+    pub bytes_per_pixel: usize,
 }
 
 /// The files of a set, found and readable.
@@ -30,12 +39,12 @@ pub struct Costs {
 pub struct ModelSet {
     /// Detection, ONNX.
     pub det: PathBuf,
-    /// Recognition, ONNX.
-    pub rec: PathBuf,
+    /// Recognition.
+    pub rec: Recogniser,
+    /// In a cascade a cheaper recogniser goes first; what it reads with this score or more is not read again.
+    pub rec_first: Option<(Recogniser, f32)>,
     /// 0/180 orientation, ONNX; a set may have none.
     pub cls: Option<PathBuf>,
-    /// The text of every class of recognition, from class 1; class 0 is the blank.
-    pub characters: Vec<String>,
     /// What its runs cost.
     pub costs: Costs,
 }
@@ -72,6 +81,7 @@ struct Entry {
     files: HashMap<String, FileEntry>,
     detection: DetectionEntry,
     recognition: RecognitionEntry,
+    recognition_first: Option<FirstEntry>,
     orientation: OrientationEntry,
     recognition_to_detection_cost: f64,
 }
@@ -89,6 +99,13 @@ struct RecognitionEntry {
 }
 
 #[derive(Deserialize)]
+struct FirstEntry {
+    #[serde(flatten)]
+    costs: RecognitionEntry,
+    accept_score: f32,
+}
+
+#[derive(Deserialize)]
 struct OrientationEntry {
     cost_ms: f64,
 }
@@ -98,11 +115,16 @@ impl Entry {
         Costs {
             detection_ms_per_megapixel: self.detection.cost_ms_per_megapixel,
             detection_bytes_per_pixel: self.detection.bytes_per_pixel,
-            recognition_ms_per_pixel: self.recognition.cost_ms_per_100px / 100.0,
-            recognition_bytes_per_pixel: self.recognition.bytes_per_column_px,
             orientation_ms: self.orientation.cost_ms,
             recognition_to_detection: self.recognition_to_detection_cost,
         }
+    }
+}
+
+impl RecognitionEntry {
+    fn recogniser(&self, file: PathBuf, characters: Vec<String>) -> Recogniser {
+        let (ms_per_pixel, bytes_per_pixel) = (self.cost_ms_per_100px / 100.0, self.bytes_per_column_px);
+        Recogniser { file, characters, ms_per_pixel, bytes_per_pixel }
     }
 }
 
@@ -131,21 +153,18 @@ impl ModelSet {
     pub fn find(spec: &ModelSpec, folder: &Path) -> Result<Self> {
         let manifest = read_manifest(folder)?;
         // Own models are taken to cost what the default set costs.
-        let default_costs = || {
-            let set = manifest.sets.get(&manifest.default);
-            set.map(Entry::costs).ok_or_else(|| no_sets(folder))
-        };
+        let default = || manifest.sets.get(&manifest.default).ok_or_else(|| no_sets(folder));
         match spec {
             ModelSpec::Named(name) => {
                 if let Some(entry) = manifest.sets.get(name) {
                     return Self::named(name, entry, folder);
                 }
                 let added = cache_folder().map(|cache| cache.join(name)).filter(|path| path.is_dir());
-                Self::in_folder(&added.ok_or_else(|| unknown(name, &manifest))?, default_costs()?)
+                Self::in_folder(&added.ok_or_else(|| unknown(name, &manifest))?, default()?)
             }
-            ModelSpec::Folder(path) => Self::in_folder(path, default_costs()?),
+            ModelSpec::Folder(path) => Self::in_folder(path, default()?),
             ModelSpec::Files { det, rec, dict, cls } => {
-                Self::own(det, rec, dict.as_deref(), cls.as_deref(), default_costs()?)
+                Self::own(det, rec, dict.as_deref(), cls.as_deref(), default()?)
             }
         }
     }
@@ -161,23 +180,30 @@ impl ModelSet {
             Some(_) => characters_of_text(&needed("dict")?)?,
             None => characters_of_yml(&needed("rec_config")?)?,
         };
-        Ok(Self { det, rec, cls, characters, costs: entry.costs() })
+        let rec = entry.recognition.recogniser(rec, characters);
+        let first = |first: &FirstEntry| -> Result<_> {
+            let characters = characters_of_yml(&needed("rec_first_config")?)?;
+            Ok((first.costs.recogniser(needed("rec_first")?, characters), first.accept_score))
+        };
+        let rec_first = entry.recognition_first.as_ref().map(first).transpose()?;
+        Ok(Self { det, rec, rec_first, cls, costs: entry.costs() })
     }
 
-    fn in_folder(path: &Path, costs: Costs) -> Result<Self> {
+    fn in_folder(path: &Path, like: &Entry) -> Result<Self> {
         let beside = |name: &str| Some(path.join(name)).filter(|path| path.exists());
         let (dict, cls) = (beside("rec/dict.txt"), beside("cls"));
-        Self::own(&path.join("det"), &path.join("rec"), dict.as_deref(), cls.as_deref(), costs)
+        Self::own(&path.join("det"), &path.join("rec"), dict.as_deref(), cls.as_deref(), like)
     }
 
-    fn own(det: &Path, rec: &Path, dict: Option<&Path>, cls: Option<&Path>, costs: Costs) -> Result<Self> {
+    fn own(det: &Path, rec: &Path, dict: Option<&Path>, cls: Option<&Path>, like: &Entry) -> Result<Self> {
         let (det, rec) = (model_file(det)?, model_file(rec)?);
         let cls = cls.map(model_file).transpose()?;
         let characters = match dict {
             Some(path) => characters_of_text(path)?,
             None => characters_of_yml(&rec.with_file_name("inference.yml"))?,
         };
-        Ok(Self { det, rec, cls, characters, costs })
+        let rec = like.recognition.recogniser(rec, characters);
+        Ok(Self { det, rec, rec_first: None, cls, costs: like.costs() })
     }
 }
 

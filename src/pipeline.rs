@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::buffer;
 use crate::config::{Numerics, Options};
+use crate::detection::{self, Detected};
 use crate::error::{Error, Result};
 use crate::geometry::{self, Direction, Point, Quad};
 use crate::image::{self, Image};
@@ -17,12 +18,12 @@ use crate::line;
 use crate::models::Costs;
 use crate::orientation::{self, Doubt, Opinion, SecondReading, Verdict};
 use crate::permits::Permit;
+use crate::recognition;
 use crate::runtime::Net;
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::Lane;
 use crate::schedule::worker::Pool;
 use crate::schedule::{Model, Place};
-use crate::{detection, recognition};
 
 /// What is to be read.
 #[derive(Debug)]
@@ -68,40 +69,61 @@ pub struct OcrResult {
     pub lines: Vec<TextLine>,
 }
 
+/// A recogniser on a device.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub net: Arc<Net>,
+    /// The group of workers that runs it.
+    pub group: usize,
+    /// The text of every class.
+    pub dictionary: Arc<[String]>,
+    pub ms_per_pixel: f64,
+    pub bytes_per_pixel: usize,
+}
+
 /// The nets of a set on a device, and what their runs cost.
 #[derive(Debug)]
 pub struct Nets {
     pub(crate) det: Arc<Net>,
-    pub(crate) rec: Arc<Net>,
+    pub(crate) rec: Reader,
+    /// A cascade's first reader, and the score from which its reading counts.
+    pub(crate) rec_first: Option<(Reader, f32)>,
     pub(crate) cls: Option<Arc<Net>>,
-    /// The text of every class.
-    pub(crate) dictionary: Arc<[String]>,
     pub(crate) costs: Costs,
-    /// Groups of workers that run detection, orientation and recognition.
-    pub(crate) groups: [usize; 3],
+    /// Groups of workers that run detection and orientation.
+    pub(crate) groups: [usize; 2],
     /// Items in a run of orientation or recognition.
     pub(crate) run_size: usize,
-    /// Recognition's and detection's cost so far, decaying: the work to expect of a page not yet detected.
+    /// What recognition cost so far, and what detection of these pages costs at their own size, decaying: the work to expect of a page not
+    /// yet detected.
     pub(crate) ratio: Mutex<(f64, f64)>,
 }
 
 impl Nets {
-    fn expected_ratio(&self) -> f64 {
-        let (recognition, detection) = *self.ratio.lock();
-        recognition / detection
-    }
-
     fn learn(&self, recognition: f64, detection: f64) {
         let mut ratio = self.ratio.lock();
         *ratio = (ratio.0 * 0.95 + recognition, ratio.1 * 0.95 + detection);
     }
 
-    /// The work of a page before its detection: twice the expected recognition, so that of two like pages the started one goes first.
-    pub(crate) fn expected_work(&self, detection_cost: f64) -> f64 {
-        detection_cost * (1.0 + 2.0 * self.expected_ratio())
+    /// The work after detection to expect of a page of so many pixels: twice the likely one, so that of two like pages the started one goes
+    /// first.
+    fn expected_work(&self, pixels: f64) -> f64 {
+        let (recognition, detection) = *self.ratio.lock();
+        2.0 * recognition / detection * self.detection_cost(pixels)
     }
 
-    pub(crate) fn detection_cost(&self, pixels: f64) -> f64 {
+    /// All work to expect of a page of which nothing but its pixels is known.
+    pub(crate) fn work(&self, pixels: f64) -> f64 {
+        self.detection_cost(pixels) + self.expected_work(pixels)
+    }
+
+    /// Reading a line of this input width. Of a cascade's lines about a third are read twice.
+    fn reading_cost(&self, width: u32) -> f64 {
+        let (rec, width) = (self.rec.ms_per_pixel, f64::from(width));
+        self.rec_first.as_ref().map_or(width * rec, |(first, _)| width * (first.ms_per_pixel + rec / 3.0))
+    }
+
+    fn detection_cost(&self, pixels: f64) -> f64 {
         pixels / 1e6 * self.costs.detection_ms_per_megapixel
     }
 }
@@ -292,22 +314,35 @@ struct Found {
     width: u32,
 }
 
-async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
-    let nets = &page.nets;
-    let numerics = page.options.numerics;
-    let options = &page.options.detection;
-    let size = detection::input_size(image.width(), image.height(), options);
+fn area(image: &Image) -> f64 {
+    f64::from(image.width()) * f64::from(image.height())
+}
+
+/// One run of detection at `size`.
+async fn look(page: &Page, image: &Arc<Image>, size: (u32, u32)) -> Result<Vec<Detected>> {
+    let (nets, options) = (&page.nets, &page.options);
     let pixels = f64::from(size.0) * f64::from(size.1);
-    let cost = nets.detection_cost(pixels);
-    let expected = nets.expected_work(cost) - cost;
+    let (cost, expected) = (nets.detection_cost(pixels), nets.expected_work(area(image)));
     page.progress.set_work_left(cost + expected);
     let lane = Lane { group: nets.groups[0], stage: 0, shape: [size.0, size.1], net: nets.det.id, run_size: 1 };
     let bytes = to_reserve(pixels as usize * nets.costs.detection_bytes_per_pixel);
     let item = Item { net: Arc::clone(&nets.det), image: Arc::clone(image), work: Work::Detect { size } };
     let answers = page.pool.submit(page.progress.page, vec![(lane, cost, bytes, item)], expected).await?;
     let Some(Output::Map(map)) = answers.into_iter().next() else { return Err(unexpected("detection")) };
-    let boxes = detection::postprocess(&map, size, (image.width(), image.height()), options, numerics);
-    drop(map);
+    let page_size = (image.width(), image.height());
+    Ok(detection::postprocess(&map, size, page_size, &options.detection, options.numerics))
+}
+
+async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
+    let nets = &page.nets;
+    let numerics = page.options.numerics;
+    let options = &page.options.detection;
+    let page_size = (image.width(), image.height());
+    let first = detection::input_size(page_size.0, page_size.1, options);
+    let mut boxes = look(page, image, first).await?;
+    if let Some(second) = detection::second_look(&boxes, first, page_size, options) {
+        boxes = look(page, image, second).await?;
+    }
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
     let order = geometry::sort_reading_order(&quads, Direction::Right);
     let line = |i: usize| {
@@ -318,7 +353,7 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     };
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
     let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
-    nets.learn(recognition_cost(nets, &found), cost);
+    nets.learn(recognition_cost(nets, &found), nets.detection_cost(area(image)));
     Ok(found)
 }
 
@@ -343,7 +378,7 @@ fn lay_out(page: &Page, mut found: Vec<Found>) -> Vec<Found> {
 }
 
 fn recognition_cost(nets: &Nets, lines: &[Found]) -> f64 {
-    lines.iter().map(|line| f64::from(line.width) * nets.costs.recognition_ms_per_pixel).sum()
+    lines.iter().map(|line| nets.reading_cost(line.width)).sum()
 }
 
 async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
@@ -403,23 +438,35 @@ async fn read_again(page: &Page, found: &[Found], verdicts: &mut [Verdict], read
     Ok(())
 }
 
+/// Lines, and whether to turn each: their texts and scores.
 async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)>) -> Result<Vec<(String, f32)>> {
-    let nets = &page.nets;
-    let items = lines.map(|(line, upside_down)| {
+    let (nets, lines) = (&page.nets, lines.collect::<Vec<_>>());
+    let Some((first, accept)) = &nets.rec_first else { return read_by(page, &nets.rec, &lines).await };
+    let mut read = read_by(page, first, &lines).await?;
+    let unsure: Vec<usize> = (0..lines.len()).filter(|&i| read[i].1 < *accept).collect();
+    let unsure_lines: Vec<_> = unsure.iter().map(|&i| lines[i]).collect();
+    for (i, better) in unsure.into_iter().zip(read_by(page, &nets.rec, &unsure_lines).await?) {
+        read[i] = better;
+    }
+    Ok(read)
+}
+
+async fn read_by(page: &Page, reader: &Reader, lines: &[(&Found, bool)]) -> Result<Vec<(String, f32)>> {
+    let run_size = page.nets.run_size;
+    let items = lines.iter().map(|&(line, upside_down)| {
         let width = line.width;
-        let lane =
-            Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
-        let cost = f64::from(width) * nets.costs.recognition_ms_per_pixel;
+        let lane = Lane { group: reader.group, stage: 2, shape: [width, 0], net: reader.net.id, run_size };
+        let cost = f64::from(width) * reader.ms_per_pixel;
         // A run takes the memory of all its places, blank ones too.
-        let bytes = to_reserve(width as usize * nets.costs.recognition_bytes_per_pixel * nets.run_size) / nets.run_size;
+        let bytes = to_reserve(width as usize * reader.bytes_per_pixel * run_size) / run_size;
         let options = Arc::clone(&page.options);
-        let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size: nets.run_size };
-        let item = Item { net: Arc::clone(&nets.rec), image: Arc::clone(&line.image), work };
+        let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size };
+        let item = Item { net: Arc::clone(&reader.net), image: Arc::clone(&line.image), work };
         (lane, cost, bytes, item)
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), 0.0).await?;
     let read = answers.into_iter().map(|answer| match answer {
-        Output::Classes(classes) => Ok(recognition::ctc_decode(&classes, &nets.dictionary)),
+        Output::Classes(classes) => Ok(recognition::ctc_decode(&classes, &reader.dictionary)),
         _ => Err(unexpected("recognition")),
     });
     read.collect()

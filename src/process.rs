@@ -15,8 +15,8 @@ use arc_swap::ArcSwapOption;
 use crate::config::DeviceConfig;
 use crate::error::{Error, Result};
 use crate::fork;
-use crate::models::{ModelSet, dictionary};
-use crate::pipeline::{Nets, Stages};
+use crate::models::{ModelSet, Recogniser, dictionary};
+use crate::pipeline::{Nets, Reader, Stages};
 use crate::runtime::{Device, Net};
 use crate::schedule::Stop;
 use crate::schedule::executor::Executor;
@@ -234,10 +234,14 @@ impl DeviceState {
             return Ok(Arc::clone(nets));
         }
         let (det, det_group) = self.net(&mut loaded, &set.det, "det")?;
-        let (rec, rec_group) = self.net(&mut loaded, &set.rec, "rec")?;
+        check_detection(&det, set)?;
+        let rec = self.reader(&mut loaded, &set.rec, "rec")?;
+        let rec_first = match &set.rec_first {
+            Some((first, accept)) => Some((self.reader(&mut loaded, first, "rec1")?, *accept)),
+            None => None,
+        };
         let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, "cls")).transpose()?;
-        let cls_group = cls.as_ref().map_or(rec_group, |(_, group)| *group);
-        let dictionary = check(&det, &rec, set)?.into();
+        let cls_group = cls.as_ref().map_or(det_group, |(_, group)| *group);
         if let (Some((net, _)), Some(path)) = (&cls, &set.cls) {
             check_orientation(net, path)?;
         }
@@ -245,17 +249,24 @@ impl DeviceState {
             try_detection(&det, set)?;
         }
         let nets = Arc::new(Nets {
-            dictionary,
             det,
             rec,
+            rec_first,
             cls: cls.map(|(net, _)| net),
             costs: set.costs,
-            groups: [det_group, cls_group, rec_group],
+            groups: [det_group, cls_group],
             run_size: self.run_size,
             ratio: parking_lot::Mutex::new((set.costs.recognition_to_detection, 1.0)),
         });
         loaded.sets.push((set.clone(), Arc::clone(&nets)));
         Ok(nets)
+    }
+
+    fn reader(&self, loaded: &mut Loaded, model: &Recogniser, kind: &str) -> Result<Reader> {
+        let (net, group) = self.net(loaded, &model.file, kind)?;
+        let dictionary = check_recognition(&net, model)?.into();
+        let Recogniser { ms_per_pixel, bytes_per_pixel, .. } = *model;
+        Ok(Reader { net, group, dictionary, ms_per_pixel, bytes_per_pixel })
     }
 
     fn net(&self, loaded: &mut Loaded, path: &Path, kind: &str) -> Result<(Arc<Net>, usize)> {
@@ -280,26 +291,28 @@ impl DeviceState {
     }
 }
 
-/// Checks that the models are what they are said to be; on the CPU this loads them.
-fn check(det: &Net, rec: &Net, set: &ModelSet) -> Result<Vec<String>> {
+/// Checks that a model is what it is said to be; on the CPU this loads it.
+fn check_detection(det: &Net, set: &ModelSet) -> Result<()> {
     let det = det.session(0, false)?;
-    let rec = rec.session(0, false)?;
-    if !matches!(det.input_shape(), [_, 3 | -1, _, _]) || det.output_shape().len() != 4 {
-        let shapes = format!("{:?} to {:?}", det.input_shape(), det.output_shape());
-        return Err(Error::ModelLoad(format!(
-            "{}: its shapes are {shapes}; is it a detection model?",
-            set.det.display()
-        )));
+    if matches!(det.input_shape(), [_, 3 | -1, _, _]) && det.output_shape().len() == 4 {
+        return Ok(());
     }
+    let shapes = format!("{:?} to {:?}", det.input_shape(), det.output_shape());
+    Err(Error::ModelLoad(format!("{}: its shapes are {shapes}; is it a detection model?", set.det.display())))
+}
+
+/// The text of every class.
+fn check_recognition(rec: &Net, model: &Recogniser) -> Result<Vec<String>> {
+    let rec = rec.session(0, false)?;
     let [_, _, classes] = *rec.output_shape() else {
         let shape = rec.output_shape();
         return Err(Error::ModelLoad(format!(
             "{}: its output is {shape:?}; is it a recognition model?",
-            set.rec.display()
+            model.file.display()
         )));
     };
-    let classes = if classes > 0 { classes as usize } else { set.characters.len() + 2 };
-    dictionary(&set.characters, classes, &set.rec)
+    let classes = if classes > 0 { classes as usize } else { model.characters.len() + 2 };
+    dictionary(&model.characters, classes, &model.file)
 }
 
 fn check_orientation(cls: &Net, path: &Path) -> Result<()> {

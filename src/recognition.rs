@@ -136,7 +136,7 @@ mod tests {
     fn own_widths_are_stepped_and_bounded() {
         let o = RecognitionOptions::default();
         let sizes = [(10, 48), (320, 48), (321, 48), (4000, 48), (1, 4000)];
-        assert_eq!(widths(&sizes, &o), [320, 320, 352, 3200, 320]);
+        assert_eq!(widths(&sizes, &o), [160, 320, 352, 3200, 160]);
         let o = RecognitionOptions { width_step: 1, min_width: 8, max_width: 100, ..o };
         assert_eq!(widths(&[(10, 48), (33, 24), (200, 48)], &o), [10, 66, 100]);
     }

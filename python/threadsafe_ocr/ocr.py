@@ -24,8 +24,9 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     """Reads text from images, from any number of threads, tasks and forked processes at once.
 
     models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
-    "cuda" or "cuda:1". The other keywords are listed in docs/settings.md; None means the default. Models and worker threads are loaded
-    once a process and shared: a further object is cheap.
+    "cuda" or "cuda:1". precision: "f32"; "int8" and "fast" cost less and read nearly as well (docs/models.md). The other keywords are
+    listed in docs/settings.md; None means the default. Models and worker threads are loaded once a process and shared: a further object is
+    cheap.
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
 
@@ -46,12 +47,10 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         precision: str = "f32",
         **settings: Unpack[Settings],
     ) -> ThreadSafeOCR:
-        if precision != "f32":
-            raise ConfigError(f'precision={precision!r}; this version has "f32"')
         unknown = settings.keys() - Settings.__annotations__.keys()
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see docs/settings.md")
-        given = os.fspath(models) if isinstance(models, os.PathLike) else models
+        given = model_sets.at_precision(os.fspath(models) if isinstance(models, os.PathLike) else models, precision)
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
         native = {**settings, "model_folder": str(model_sets.folder())}
         new = functools.partial(super().__new__, cls, given)

@@ -12,7 +12,7 @@ class Options(TypedDict, total=False):
 
     numerics: Literal["paddle2", "paddle3"] | None
     det_limit_side_len: int | None
-    det_limit_type: Literal["min", "max", "resize_long"] | None
+    det_limit_type: Literal["min", "max", "resize_long", "auto"] | None
     det_max_side: int | None
     det_thresh: float | None
     det_box_thresh: float | None

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use super::*;
 use crate::image::Image;
 use crate::models::Costs;
+use crate::pipeline::Reader;
 use crate::runtime::Net;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -31,18 +32,16 @@ fn engine(max_queue_size: usize, max_queue_bytes: usize) -> Fake {
     let costs = Costs {
         detection_ms_per_megapixel: 100.0,
         detection_bytes_per_pixel: 100,
-        recognition_ms_per_pixel: 0.1,
-        recognition_bytes_per_pixel: 100,
         orientation_ms: 1.0,
         recognition_to_detection: 2.0,
     };
     let nets = Arc::new(Nets {
         det: net(0),
-        rec: net(1),
+        rec: Reader { net: net(1), group: 0, dictionary: Arc::new([]), ms_per_pixel: 0.1, bytes_per_pixel: 100 },
+        rec_first: None,
         cls: None,
-        dictionary: Arc::new([]),
         costs,
-        groups: [0; 3],
+        groups: [0; 2],
         run_size: 1,
         ratio: parking_lot::Mutex::new((2.0, 1.0)),
     });

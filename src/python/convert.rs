@@ -222,7 +222,12 @@ impl<'py> Settings<'py> {
         self.take_choice("numerics", &mut options.numerics, &generations)?;
         let d = &mut options.detection;
         self.take("det_limit_side_len", &mut d.limit_side_len)?;
-        let types = [("min", LimitType::Min), ("max", LimitType::Max), ("resize_long", LimitType::ResizeLong)];
+        let types = [
+            ("min", LimitType::Min),
+            ("max", LimitType::Max),
+            ("resize_long", LimitType::ResizeLong),
+            ("auto", LimitType::Auto),
+        ];
         self.take_choice("det_limit_type", &mut d.limit_type, &types)?;
         self.take("det_max_side", &mut d.max_side)?;
         self.take("det_thresh", &mut d.thresh)?;

@@ -48,7 +48,7 @@ def state(name: str) -> str:
     """Where a set is."""
     if model_sets.missing(name):
         return "not here"
-    return "in the package" if (model_sets.folder() / name).is_dir() else "in the cache"
+    return "in the package" if name in model_sets.manifest()["packaged"] else "in the cache"
 
 
 def show(_: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def show(_: argparse.Namespace) -> int:
             about = ", ".join(sorted({f"{source['package']} {source['version']}" for source in sets[name]["source"]}))
         else:
             size, about = "", "added"
-        print(f"{name:<12} {state(name):<15} {size:>8}  {about}")
+        print(f"{name:<14} {state(name):<15} {size:>8}  {about}")
     return 0
 
 
@@ -94,7 +94,8 @@ def path(arguments: argparse.Namespace) -> int:
     if model_sets.missing(arguments.name):
         raise ModelNotFoundError(f"{arguments.name} is not here; get it with: threadsafe-ocr models get {arguments.name}")
     places = [place / arguments.name for place in (model_sets.folder(), model_sets.cache())]
-    print(next(place for place in places if place.is_dir()))
+    # A set that consists of others' files has no folder of its own.
+    print(next((place for place in places if place.is_dir()), model_sets.folder()))
     return 0
 
 
