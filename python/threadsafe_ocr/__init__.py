@@ -32,6 +32,7 @@ from threadsafe_ocr.exceptions import (
     OcrError,
     OcrTimeoutError,
     OverloadedError,
+    PasswordError,
 )
 from threadsafe_ocr.ocr import ThreadSafeOCR
 from threadsafe_ocr.result import OcrResult, TextLine
@@ -53,6 +54,7 @@ __all__ = [
     "OcrResult",
     "OcrTimeoutError",
     "OverloadedError",
+    "PasswordError",
     "TextLine",
     "ThreadSafeOCR",
     "Word",

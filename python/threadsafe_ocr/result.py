@@ -97,7 +97,7 @@ class TextLine:
 
 @dataclass(frozen=True)
 class OcrResult:
-    """A page: its lines in reading order, and its size in pixels. A page without text has no lines.
+    """A page: its lines in reading order, and its size in pixels; of a document, its number, from 1. A page without text has no lines.
 
     >>> line = TextLine("Hello", 0.99, np.array([[10, 5], [90, 5], [90, 25], [10, 25]], np.float32))
     >>> page = OcrResult((line,), width=100, height=30)
@@ -114,6 +114,7 @@ class OcrResult:
     lines: tuple[TextLine, ...]
     width: int
     height: int
+    page_number: int | None = field(default=None, repr=False)
 
     @property
     def text(self) -> str:
@@ -122,7 +123,8 @@ class OcrResult:
 
     def to_dict(self, *, words: bool = False) -> dict[str, Any]:
         """Plain Python values, for JSON; with the words of each line too if asked."""
-        return {"width": self.width, "height": self.height, "lines": [line.to_dict(words=words) for line in self.lines]}
+        number = {} if self.page_number is None else {"page_number": self.page_number}
+        return {**number, "width": self.width, "height": self.height, "lines": [line.to_dict(words=words) for line in self.lines]}
 
     def to_json(self, *, indent: int | None = None, words: bool = False) -> str:
         """The same as JSON text; characters beyond ASCII stay as they are."""
