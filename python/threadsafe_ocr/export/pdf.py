@@ -130,9 +130,8 @@ def _add_text(page: pikepdf.Page, answer: OcrResult, font: pikepdf.Object) -> No
     scale = np.array([width / answer.width, -height / answer.height])
     name = page.add_resource(font, Name.Font, prefix="Ocr")
     words = "\n".join(word for line in answer.lines for word in _words(line, scale, height))
-    # The page's own drawing may end with its state changed.
-    page.contents_add(b"q\n", prepend=True)
-    page.contents_add(f"\nQ q {_numbers(matrix)} cm BT 3 Tr {name} 1 Tf\n{words}\nET Q\n".encode())
+    # Before the page's own drawing, which may end with its state changed.
+    page.contents_add(f"q {_numbers(matrix)} cm BT 3 Tr {name} 1 Tf\n{words}\nET Q\n".encode(), prepend=True)
 
 
 def _shown(page: pikepdf.Page) -> tuple[float, float, float, float]:
