@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python tests/wheel examples benches
+PYTHON_FILES := python tests/python tests/documents tests/wheel examples benches
 
-.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-golden test-flavours test-wheel test-gpu clean
+.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -57,6 +57,11 @@ test-golden: install
 	$(BIN)/python scripts/golden_check.py $(GOLDEN)
 	$(BIN)/threadsafe-ocr models get v4-mobile
 	$(BIN)/python scripts/golden_check.py $(GOLDEN) --oracle 2.10
+
+# 500 pages in flat memory, PDFium in 16 threads of the host, gunicorn's and uvicorn's workers. SECONDS=600 for the full time.
+test-documents: install
+	$(BIN)/pip install --quiet gunicorn uvicorn
+	$(BIN)/python -m pytest tests/documents --timeout 3600 -rP
 
 # Every mix of onnxruntime packages, and the CUDA route on a stand-in for a card. Downloads about 1.5 GB into throw-away environments.
 test-flavours: install

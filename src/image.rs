@@ -314,7 +314,7 @@ impl Format {
 fn not_an_image(start: &[u8]) -> String {
     let known = match start {
         [] => return format!("the image is empty: there are 0 bytes; {FORMATS_READ}"),
-        [b'%', b'P', b'D', b'F', ..] => "PDF is not read here: render its pages to PNG or JPEG first",
+        [b'%', b'P', b'D', b'F', ..] => "a PDF is read by read_pages, page by page",
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => "HEIC, AVIF and videos are not read: convert to PNG or JPEG",
         [0xFF, 0x0A, ..] | [0, 0, 0, 12, b'J', b'X', b'L', b' ', ..] => "JPEG XL is not read: convert to PNG or JPEG",
         [0, 0, 0, 12, b'j', b'P', ..] | [0xFF, 0x4F, 0xFF, 0x51, ..] => "JPEG 2000 is not read: convert to PNG or JPEG",
@@ -1742,7 +1742,7 @@ mod tests {
     fn what_is_not_an_image_is_told_by_what_it_is() {
         for (bytes, told) in [
             (&b""[..], "empty"),
-            (b"%PDF-1.7\n", "render its pages"),
+            (b"%PDF-1.7\n", "read_pages"),
             (b"\0\0\0\x20ftypheic\0\0", "HEIC"),
             (b"<svg xmlns=\"http://www.w3.org/2000/svg\">", "SVG"),
             (b"\xEF\xBB\xBF  <?xml version=\"1.0\"?>", "SVG"),

@@ -32,10 +32,12 @@ from threadsafe_ocr.exceptions import (
     OcrError,
     OcrTimeoutError,
     OverloadedError,
+    PasswordError,
 )
 from threadsafe_ocr.ocr import ThreadSafeOCR
 from threadsafe_ocr.result import OcrResult, TextLine
 from threadsafe_ocr.waiting import forget_parent as _forget_parent
+from threadsafe_ocr.words import Word
 
 __all__ = [
     "ConfigError",
@@ -52,8 +54,10 @@ __all__ = [
     "OcrResult",
     "OcrTimeoutError",
     "OverloadedError",
+    "PasswordError",
     "TextLine",
     "ThreadSafeOCR",
+    "Word",
     "__version__",
     "unload",
 ]

@@ -29,6 +29,10 @@ class InvalidImageError(OcrError, ValueError):
     """The input is not an image that can be read: broken, cut short, too large, or no image at all."""
 
 
+class PasswordError(InvalidImageError):
+    """The document is encrypted; give password=, or another one."""
+
+
 class ImageFileError(OcrError, OSError):
     """The image file cannot be read; errno and filename are those of the operating system."""
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threadsafe_ocr import _core, model_sets, runtime, waiting
+from threadsafe_ocr import _core, documents, model_sets, rendering, runtime, waiting
 from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
 from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.options import CallOptions, Color, Options, Settings
@@ -213,39 +214,124 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         unknown = keywords.keys() - CallOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"read_many() has no option {min(unknown)}; see docs/settings.md")
-        most = in_flight or 4 * _core.cores()
-        running: deque[waiting.OcrFuture | OcrError | TypeError] = deque()
+        starts = (functools.partial(self.submit, image, **keywords) for image in images)
+        yield from waiting.in_order(starts, in_flight or 4 * _core.cores(), return_errors=return_errors)
 
-        def settle(entry: waiting.OcrFuture | OcrError | TypeError) -> Any:
-            if not isinstance(entry, waiting.OcrFuture):
-                return entry
+    def read_pages(
+        self,
+        document: Any,
+        pages: str | int | Iterable[int] | None = None,
+        *,
+        dpi: float = 200.0,
+        password: str | None = None,
+        in_flight: int | None = None,
+        return_errors: bool = False,
+        timeout: float | None = None,
+        wait: bool = True,
+        **options: Unpack[Options],
+    ) -> Iterator[Any]:
+        """Reads all pages of a document, or those wanted, and yields their results in order, each with its `page_number`.
+
+        document: a PDF or a TIFF with several frames, as a path, bytes or a file object; or an image, which is one page. pages: a text like
+        "1-3,7,10-", a number or numbers, from 1. dpi: of a PDF's pages. timeout: seconds for each page, from the beginning of its
+        rendering. in_flight: pages being read at once (default: one a core, two at least); no others are rendered, so memory does not grow
+        with the document. return_errors: as `read_many`. Otherwise as `read`.
+
+        PDFium is not thread-safe: a helper process renders, a page at a time, for all threads. Nothing is held between two pages.
+
+        Raises what `read` does, PasswordError, and ConfigError for a page that is not there or an extra that is not installed.
+
+        `read_pdf` is the same method under the name that people look for.
+
+        >>> ocr = ThreadSafeOCR()
+        >>> [(page.page_number, page.lines[0].text) for page in ocr.read_pdf("document.pdf", "2-")]
+        [(2, 'Second page'), (3, 'Third page')]
+        >>> [page.width for page in ocr.read_pages("page.png")]
+        [400]
+        """
+        settings = self._arguments[1]
+        timeout = settings.get("timeout") if timeout is None else timeout
+        most = in_flight or max(_core.cores(), 2)
+
+        def start(load: documents.Load) -> waiting.OcrFuture:
+            until = documents.deadline(timeout)
+            image = load(until)
+            return self.submit(image, timeout=documents.left(until), wait=wait, **options)
+
+        opened = documents.pages_of(document, pages, dpi=dpi, password=password, timeout=timeout, max_pixels=settings.get("max_pixels"))
+        with opened as found:
+            starts = (functools.partial(start, load) for _, load in found)
+            with contextlib.closing(waiting.in_order(starts, most, return_errors=return_errors)) as answers:
+                for (number, _), answer in zip(found, answers, strict=True):
+                    yield documents.numbered(answer, number)
+
+    async def aread_pages(
+        self,
+        document: Any,
+        pages: str | int | Iterable[int] | None = None,
+        *,
+        dpi: float = 200.0,
+        password: str | None = None,
+        in_flight: int | None = None,
+        return_errors: bool = False,
+        timeout: float | None = None,
+        wait: bool = True,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[Any]:
+        """`read_pages` in an event loop, which never waits for a page. `aread_pdf` is the same method.
+
+        One thread, `ocr-render`, asks for pages on behalf of all loops. Leaving the loop early, or cancelling its task, cancels the pages.
+
+        >>> import asyncio
+        >>> ocr = ThreadSafeOCR()
+        >>> async def main():
+        ...     pages = [page.page_number async for page in ocr.aread_pdf("document.pdf", "1,3")]
+        ...     return pages + [page.page_number async for page in ocr.aread_pages("page.png")]
+        >>> asyncio.run(main())
+        [1, 3, 1]
+        """
+        import asyncio
+
+        loop, thread = asyncio.get_running_loop(), rendering.thread()
+        settings = self._arguments[1]
+        timeout = settings.get("timeout") if timeout is None else timeout
+        most = in_flight or max(_core.cores(), 2)
+
+        async def read(load: documents.Load) -> OcrResult:
+            until = documents.deadline(timeout)
+            image = await loop.run_in_executor(thread, load, until)
+            return await self.aread(image, timeout=documents.left(until), wait=wait, **options)
+
+        opened = documents.pages_of(document, pages, dpi=dpi, password=password, timeout=timeout, max_pixels=settings.get("max_pixels"))
+        found = await loop.run_in_executor(thread, opened.__enter__)
+        running: deque[tuple[int, asyncio.Task[OcrResult]]] = deque()
+
+        async def settle() -> Any:
+            number, task = running[0]
             try:
-                return entry.result()
-            except OcrError as error:
+                answer: Any = await task
+            except (OcrError, TypeError) as error:
                 if not return_errors:
                     raise
-                return error
-            except BaseException:
-                # Ctrl-C: nobody will take this answer.
-                entry.cancel()
-                raise
+                answer = error
+            running.popleft()
+            return documents.numbered(answer, number)
 
         try:
-            for image in images:
+            for number, load in found:
                 if len(running) >= most:
-                    yield settle(running.popleft())
-                try:
-                    running.append(self.submit(image, **keywords))
-                except (OcrError, TypeError) as error:
-                    if not return_errors:
-                        raise
-                    running.append(error)
+                    yield await settle()
+                running.append((number, asyncio.create_task(read(load))))
             while running:
-                yield settle(running.popleft())
+                yield await settle()
         finally:
-            for entry in running:
-                if isinstance(entry, waiting.OcrFuture):
-                    entry.cancel()
+            for _, task in running:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in running), return_exceptions=True)
+            await loop.run_in_executor(thread, opened.__exit__, None, None, None)
+
+    read_pdf = read_pages
+    aread_pdf = aread_pages
 
     def ocr(self, image: Any, det: bool = True, rec: bool = True, cls: bool | None = None, **keywords: Unpack[CallOptions]) -> list[Any]:
         """PaddleOCR 2.x's list shape: [[[box, (text, score)], ...]]; a page without text is [None].

@@ -6,10 +6,12 @@ import concurrent.futures
 import itertools
 import logging
 import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from threadsafe_ocr import _core
-from threadsafe_ocr.exceptions import ForkedProcessError
+from threadsafe_ocr.exceptions import ForkedProcessError, OcrError
 from threadsafe_ocr.result import OcrResult, from_raw
 
 if TYPE_CHECKING:
@@ -87,6 +89,42 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
             self.set_exception(error)
         elif answer is not None:
             self.set_result(answer)
+
+
+def in_order(starts: Iterable[Callable[[], OcrFuture]], most: int, *, return_errors: bool) -> Generator[Any]:
+    """Starts requests, `most` of them at once, and yields their answers in order; of one that failed its error, or raises it."""
+    running: deque[OcrFuture | OcrError | TypeError] = deque()
+
+    def settle(entry: OcrFuture | OcrError | TypeError) -> Any:
+        if not isinstance(entry, OcrFuture):
+            return entry
+        try:
+            return entry.result()
+        except OcrError as error:
+            if not return_errors:
+                raise
+            return error
+        except BaseException:
+            # Ctrl-C: nobody will take this answer.
+            entry.cancel()
+            raise
+
+    try:
+        for start in starts:
+            if len(running) >= most:
+                yield settle(running.popleft())
+            try:
+                running.append(start())
+            except (OcrError, TypeError) as error:
+                if not return_errors:
+                    raise
+                running.append(error)
+        while running:
+            yield settle(running.popleft())
+    finally:
+        for entry in running:
+            if isinstance(entry, OcrFuture):
+                entry.cancel()
 
 
 class Wakeups:

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from conftest import LINES, PAGES
-from threadsafe_ocr import ThreadSafeOCR, __version__, cli, model_sets
+from threadsafe_ocr import OcrResult, ThreadSafeOCR, __version__, cli, model_sets
 from threadsafe_ocr.cli import doctor, read
 from threadsafe_ocr.options import Settings
 
@@ -118,9 +118,9 @@ def test_every_option_of_a_request_has_a_flag() -> None:
     ],
 )  # fmt: skip
 def test_flags_reach_the_request(flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    given = {}
-    monkeypatch.setattr(ThreadSafeOCR, "read_many", lambda _self, _images, **keywords: given.update(keywords) or (page for page in ()))
-    monkeypatch.setattr(read, "files", lambda _: {})
+    given, blank = {}, OcrResult((), 1, 1)
+    monkeypatch.setattr(ThreadSafeOCR, "read_many", lambda _self, _images, **keywords: given.update(keywords) or (page for page in [blank]))
+    monkeypatch.setattr(read, "files", lambda _: {Path("x"): Path("x")})
     cli.main(["read", "x", *flags.split()])
     flag, *value = flags.removeprefix("--").split()
     name = flag.removeprefix("no-").replace("-", "_")

@@ -23,7 +23,10 @@ from threadsafe_ocr import OcrResult, TextLine, ThreadSafeOCR
 from threadsafe_ocr.options import CallOptions, Settings
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted(path.stem for path in Path(threadsafe_ocr.__file__).parent.glob("*.py"))
+PACKAGE = Path(threadsafe_ocr.__file__).parent
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py")) + sorted(
+    f"export.{path.stem}" for path in (PACKAGE / "export").glob("[!_]*.py")
+)
 GUIDES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     (path.name, block) for path in GUIDES for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
@@ -32,13 +35,17 @@ BLOCKS = [
 
 @pytest.fixture(autouse=True)
 def folder_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the examples run: there is a page, and its first line cut out."""
+    """Where the examples run: there is a page, its first line cut out, and a document of three pages."""
     page = Image.new("RGB", (400, 120), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(28)
     draw.text((20, 15), "Hello, world", fill="black", font=font)
     draw.text((20, 70), "Total: 42.50", fill="black", font=font)
     page.save(tmp_path / "page.png")
     page.crop((15, 18, 176, 56)).save(tmp_path / "line.png")
+    pages = [Image.new("RGB", (400, 120), "white") for _ in range(3)]
+    for image, text in zip(pages, ["First page", "Second page", "Third page"], strict=True):
+        ImageDraw.Draw(image).text((20, 15), text, fill="black", font=font)
+    pages[0].save(tmp_path / "document.pdf", save_all=True, append_images=pages[1:], resolution=200)
     monkeypatch.chdir(tmp_path)
 
 

@@ -31,7 +31,8 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a row a number of clients; 1 when a page cannot be read."""
-    pages = list(files(arguments.paths))
+    # One image, one request.
+    pages = [path for path in files(arguments.paths) if path.suffix.lower() != ".pdf"]
     if not pages:
         print("no images found", file=sys.stderr)
         return 1

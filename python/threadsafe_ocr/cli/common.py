@@ -9,7 +9,7 @@ from pathlib import Path
 
 from threadsafe_ocr import model_sets
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".pdf"}
 
 
 def add_paths(command: argparse.ArgumentParser, more: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -12,11 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from threadsafe_ocr import OcrError, OcrResult, ThreadSafeOCR
+from threadsafe_ocr import ConfigError, OcrError, OcrResult, ThreadSafeOCR, documents, export
 from threadsafe_ocr.cli.common import add_engine, add_paths, files
 from threadsafe_ocr.options import Options
 
 STDIN = Path("-")
+
+FORMATS = ("txt", "json", "tsv", *export.TEXTS, "pdf")
 
 # The per-request options -> what each can be.
 OPTIONS: dict[str, Any] = get_type_hints(Options) | {"timeout": float | None}
@@ -31,11 +34,17 @@ def add_to(commands: Any) -> None:
     shape.add_argument("--text", dest="shape", action="store_const", const="txt", help="the text only (default)")
     shape.add_argument("--json", dest="shape", action="store_const", const="json", help="one JSON object a page")
     shape.add_argument("--tsv", dest="shape", action="store_const", const="tsv", help="a row a line: path, number, score, box, text")
+    shape.add_argument("--format", dest="shape", choices=FORMATS, help="any of these, Markdown, hOCR, ALTO or a searchable PDF")
     command.set_defaults(shape="txt", run=run, error=command.error)
-    command.add_argument("--out", type=Path, metavar="DIR", help="write one file a page into DIR, under the names of the inputs")
+    command.add_argument("--words", action="store_true", help="with --json: the words of each line too")
+    command.add_argument("--out", type=Path, metavar="DIR", help="write one file an input into DIR, under the names of the inputs")
     command.add_argument("--draw", action="store_true", help='with --out: a picture of the lines too (needs "threadsafe-ocr[draw]")')
     command.add_argument("--resume", action="store_true", help="leave out the pages that --out holds already")
     command.add_argument("--jobs", type=int, metavar="N", help="pages in flight at once (default: four a core)")
+    several = command.add_argument_group("documents", 'PDFs and TIFFs of several frames; need "threadsafe-ocr[pdf]"')
+    several.add_argument("--pages", metavar="1-3,7,10-", help="which pages, from 1 (default: all)")
+    several.add_argument("--dpi", type=float, default=200.0, metavar="FLOAT", help="at which a PDF's pages are rendered (default: 200)")
+    several.add_argument("--password", metavar="STR", help="of an encrypted PDF")
     options = command.add_argument_group("options of a request", "as the keywords of ThreadSafeOCR.read; see docs/settings.md")
     for name, kind in OPTIONS.items():
         flag, kind = f"--{name.replace('_', '-')}", get_args(kind)[0]
@@ -49,6 +58,8 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reads; 1 when a page failed."""
+    if arguments.out is None and arguments.shape == "pdf":
+        arguments.error("--format pdf needs --out DIR")
     if arguments.out is None and (arguments.draw or arguments.resume):
         arguments.error("--draw and --resume need --out DIR")
     pages = files([path for path in arguments.paths if path != "-"]) | ({STDIN: Path("stdin")} if "-" in arguments.paths else {})
@@ -100,24 +111,69 @@ def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Pat
     # Not among the text that goes to the same terminal.
     shown = sys.stderr.isatty() and len(todo) > 1 and (bool(targets) or not sys.stdout.isatty())
     with ThreadSafeOCR(arguments.models, device=arguments.device) as ocr, _progress(tally, shown=shown) as step:
-        images = (stdin if path == STDIN else path for path in todo)
-        answers = ocr.read_many(images, in_flight=arguments.jobs, return_errors=True, **options)
-        with contextlib.closing(answers):  # type: ignore[type-var]
-            for path, page in zip(todo, answers, strict=True):
-                try:
-                    if isinstance(page, OcrError):
-                        raise page
+        for path, answers in _answers(arguments, ocr, todo, stdin, options):
+            problems: list[str] = []
+            pages = _sound(answers, problems)
+            try:
+                # Nothing is written of an input that was not read.
+                if (first := next(pages, None)) is not None:
+                    rest = itertools.chain([first], pages)
                     if targets:
-                        _write(arguments, page, path, stdin if path == STDIN else path, targets[path])
+                        _write(arguments, rest, path, stdin if path == STDIN else path, targets[path])
                     else:
-                        print(_shaped(page, path, arguments.shape, titled=len(todo) > 1), flush=True)
-                except OcrError as error:
-                    tally.failed += 1
-                    message = str(error)
-                    step(message if message.startswith(f"{path}: ") else f"{path}: {message}")
-                else:
-                    tally.read += 1
-                    step(None)
+                        _print(arguments, rest, path, titled=len(todo) > 1)
+            except OcrError as error:
+                problems.append(str(error))
+            if problems:
+                tally.failed += 1
+                step("\n".join(message if message.startswith(f"{path}: ") else f"{path}: {message}" for message in problems))
+            else:
+                tally.read += 1
+                step(None)
+
+
+def _answers(
+    arguments: argparse.Namespace, ocr: ThreadSafeOCR, todo: list[Path], stdin: bytes, options: dict[str, Any]
+) -> Iterator[tuple[Path, Iterator[Any]]]:
+    """Each input's pages, or their errors: images are read several at once, of a document several pages."""
+
+    def image(path: Path) -> Any:
+        return stdin if path == STDIN else str(path)
+
+    def is_document(path: Path) -> bool:
+        try:
+            return documents.is_pdf(image(path)) or documents.frame_count(image(path)) > 1
+        except OcrError:
+            return False
+
+    for several, group in itertools.groupby(todo, is_document):
+        if several:
+            for path in group:
+                yield path, _pages(arguments, ocr, image(path), options)
+        else:
+            paths = list(group)
+            answers = ocr.read_many(map(image, paths), in_flight=arguments.jobs, return_errors=True, **options)
+            with contextlib.closing(answers):  # type: ignore[type-var]
+                yield from ((path, iter([page])) for path, page in zip(paths, answers, strict=True))
+
+
+def _pages(arguments: argparse.Namespace, ocr: ThreadSafeOCR, document: Any, options: dict[str, Any]) -> Iterator[Any]:
+    if arguments.draw:
+        raise ConfigError("--draw draws images, not documents")
+    given = {"dpi": arguments.dpi, "password": arguments.password, "in_flight": arguments.jobs}
+    return ocr.read_pages(document, arguments.pages, return_errors=True, **given, **options)
+
+
+def _sound(answers: Iterator[Any], problems: list[str]) -> Iterator[OcrResult]:
+    """The pages that were read; what is to be said of the others goes to `problems`."""
+    try:
+        for page in answers:
+            if isinstance(page, OcrResult):
+                yield page
+            else:
+                problems.append(str(page))
+    except OcrError as error:
+        problems.append(str(error))
 
 
 def _prepare_to_draw() -> None:
@@ -131,19 +187,33 @@ def _prepare_to_draw() -> None:
 TSV_HEAD = "path\tline\tscore\tx0\ty0\tx1\ty1\ttext"
 
 
-def _shaped(page: OcrResult, path: Path, shape: str, *, titled: bool) -> str:
-    if shape == "json":
-        return json.dumps({"path": str(path), **page.to_dict()}, ensure_ascii=False)
-    if shape == "tsv":
+def _print(arguments: argparse.Namespace, pages: Iterator[OcrResult], path: Path, *, titled: bool) -> None:
+    if arguments.shape in export.TEXTS:
+        print(export.TEXTS[arguments.shape](pages, path.name), end="", flush=True)
+        return
+    for page in pages:
+        number = "" if page.page_number is None else f", page {page.page_number}"
+        title = f"== {path}{number}\n" if titled and arguments.shape == "txt" else ""
+        print(title + _shaped(page, path, arguments), flush=True)
+
+
+def _shaped(page: OcrResult, path: Path, arguments: argparse.Namespace) -> str:
+    """A page as lines of text."""
+    if arguments.shape == "json":
+        return json.dumps({"path": str(path), **page.to_dict(words=arguments.words)}, ensure_ascii=False)
+    if arguments.shape == "tsv":
         return "\n".join(_rows(page, path))
-    return f"== {path}\n{page.text}" if titled else page.text
+    # As pdftotext, and older than it: a form feed ends a page.
+    return page.text if page.page_number is None else f"{page.text}\n\f"
 
 
 def _rows(page: OcrResult, path: Path) -> Iterator[str]:
+    # As a link to a page of a PDF is written.
+    place = str(path) if page.page_number is None else f"{path}#page={page.page_number}"
     for number, line in enumerate(page.lines, 1):
         box = (f"{value:.0f}" for value in line.box)
         text = " ".join(line.text.split("\t"))
-        yield "\t".join([str(path), str(number), f"{line.score:.4f}", *box, text])
+        yield "\t".join([place, str(number), f"{line.score:.4f}", *box, text])
 
 
 def _targets(arguments: argparse.Namespace, pages: dict[Path, Path]) -> dict[Path, Path]:
@@ -160,14 +230,25 @@ def _with(target: Path, suffix: str) -> Path:
     return target.with_name(target.name + suffix)
 
 
-def _write(arguments: argparse.Namespace, page: OcrResult, path: Path, image: Any, target: Path) -> None:
+def _write(arguments: argparse.Namespace, pages: Iterator[OcrResult], path: Path, image: Any, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    file = _with(target, f".{arguments.shape}")
+    if arguments.shape == "pdf":
+        from threadsafe_ocr.export import pdf
+
+        _whole(file, lambda part: pdf.write(part, image, pages, password=arguments.password))
+        return
     if arguments.draw:
+        # An image's one page.
+        page = next(pages)
+        pages = iter([page])
         _whole(_with(target, ".drawn.png"), lambda part: page.draw(part, image=image))
-    text = _shaped(page, path, arguments.shape, titled=False)
-    head = f"{TSV_HEAD}\n" if arguments.shape == "tsv" else ""
-    content = f"{head}{text}\n".encode("utf-8", "backslashreplace")
-    _whole(_with(target, f".{arguments.shape}"), lambda part: part.write_bytes(content))
+    if arguments.shape in export.TEXTS:
+        text = export.TEXTS[arguments.shape](pages, path.name)
+    else:
+        head = f"{TSV_HEAD}\n" if arguments.shape == "tsv" else ""
+        text = head + "".join(f"{_shaped(page, path, arguments)}\n" for page in pages)
+    _whole(file, lambda part: part.write_bytes(text.encode("utf-8", "backslashreplace")))
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
