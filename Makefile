@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python tests/documents tests/wheel examples benches
+PYTHON_FILES := python tests/python tests/documents tests/mineru tests/wheel examples benches
 
-.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-gpu clean
+.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-gpu test-mineru clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -77,6 +77,12 @@ test-gpu:
 	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test]" && \
 	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.22" && \
 	.cache/gpu/bin/python -m pytest tests/gpu --timeout 600 -rP; fi
+
+# MinerU 4 itself with this package's OCR inside, against its own. Downloads about 0.9 GB into a throw-away environment.
+test-mineru:
+	$(PYTHON) -m venv .cache/mineru4
+	.cache/mineru4/bin/pip install --quiet mineru==4.0.12 pytest pytest-timeout .
+	.cache/mineru4/bin/python -m pytest tests/mineru --timeout 900 -rP -c tests/mineru/pytest.ini
 
 lint: $(VENV)/made
 	cargo fmt --check

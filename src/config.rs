@@ -29,7 +29,7 @@ pub enum ScoreMode {
     Slow,
 }
 
-/// Whose steps between the nets, where PaddleOCR's generations differ.
+/// Whose steps between the nets, where PaddleOCR's generations and its descendants differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Numerics {
     /// 2.10: corners ordered by their sums and inside the page, crops along the box itself, each line turned as the classifier says.
@@ -37,6 +37,23 @@ pub enum Numerics {
     /// 3.x: crops along the smallest rectangle around the box. Orientation is our own, see `orientation`.
     #[default]
     Paddle3,
+    /// `RapidOCR` 3.10: as 2.10, but corners ordered by x, a page's bytes around 0.5 and not `ImageNet`'s means, and its own order of lines.
+    RapidOcr,
+    /// `MinerU` 3 and 4: corners as `RapidOCR`'s, boxes in the order they are found; it sorts and joins them itself.
+    MinerU,
+}
+
+/// What is done to a page before lines are looked for on it, as `RapidOCR` does; 0: not done.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PageOptions {
+    /// A page whose longer side is more is reduced to this, pixels.
+    pub max_side: u32,
+    /// A page whose shorter side is less is enlarged to this, pixels.
+    pub min_side: u32,
+    /// A page more than this many times as wide as high gets black above and below.
+    pub pad_ratio: f32,
+    /// So does a page of at most this height, pixels.
+    pub pad_height: u32,
 }
 
 /// How lines are found on a page.
@@ -129,6 +146,8 @@ impl Default for RecognitionOptions {
 pub struct Options {
     /// Steps between the nets.
     pub numerics: Numerics,
+    /// The page itself.
+    pub page: PageOptions,
     /// Detection.
     pub detection: DetectionOptions,
     /// Orientation.
@@ -145,6 +164,10 @@ impl Options {
     pub fn validate(&self) -> Result<()> {
         let d = &self.detection;
         let r = &self.recognition;
+        in_range("page_max_side", self.page.max_side, 0, 65_536)?;
+        in_range("page_min_side", self.page.min_side, 0, 65_536)?;
+        in_range("page_pad_ratio", self.page.pad_ratio, 0.0, 65_536.0)?;
+        in_range("page_pad_height", self.page.pad_height, 0, 65_536)?;
         in_range("det_limit_side_len", d.limit_side_len, 1, 65_536)?;
         in_range("det_max_side", d.max_side, 32, 65_536)?;
         probability("det_thresh", d.thresh)?;

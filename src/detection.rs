@@ -1,6 +1,7 @@
 //! Finding the lines of a page: the model's input size, its input, and the boxes in its output.
 //!
-//! This is `DetResizeForTest`, `NormalizeImage` and `DBPostProcess` of `PaddleOCR` 3.x (paddlex 3.7) for boxes of four corners.
+//! This is `DetResizeForTest`, `NormalizeImage` and `DBPostProcess` of `PaddleOCR` 3.x (paddlex 3.7) for boxes of four corners, and what 2.x,
+//! `RapidOCR` and `MinerU` make of a box.
 
 use std::borrow::Cow;
 
@@ -89,7 +90,7 @@ fn padded_size(width: usize, height: usize) -> (usize, usize) {
 
 /// The model's input: 1 x 3 x height x width, f32, channels in BGR order. `size` is (width, height) of [`input_size`].
 #[must_use]
-pub fn preprocess(image: &Image, size: (u32, u32)) -> Vec<f32> {
+pub fn preprocess(image: &Image, size: (u32, u32), numerics: Numerics) -> Vec<f32> {
     let (width, height) = (size.0 as usize, size.1 as usize);
     let (padded_w, padded_h) = padded_size(image.width() as usize, image.height() as usize);
     let pixels = pad(image, padded_w, padded_h);
@@ -98,7 +99,10 @@ pub fn preprocess(image: &Image, size: (u32, u32)) -> Vec<f32> {
     } else {
         Cow::Owned(resize_bilinear(&pixels, padded_w, padded_h, width, height))
     };
-    let [b, g, r] = [normalised(0), normalised(1), normalised(2)];
+    let [b, g, r] = match numerics {
+        Numerics::RapidOcr => [around_zero(); 3],
+        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU => [normalised(0), normalised(1), normalised(2)],
+    };
     to_planes(&resized, width, height, width, [&b, &g, &r])
 }
 
@@ -124,6 +128,11 @@ fn normalised(channel: usize) -> [f32; 256] {
     std::array::from_fn(|x| x as f32 * alpha + beta)
 }
 
+/// The same in `RapidOCR`, whose mean and deviation are 0.5 (`DetPreProcess`, in f64 after the product).
+fn around_zero() -> [f32; 256] {
+    std::array::from_fn(|x| ((f64::from(x as f32 * (1.0 / 255.0) as f32) - 0.5) / 0.5) as f32)
+}
+
 /// The boxes in the model's output, in the order of `cv2.findContours`.
 ///
 /// `map` is `map_size` (width, height) probabilities in rows; `image_size` is the page's own (width, height), before any padding: that is
@@ -145,8 +154,11 @@ pub fn postprocess(
     let candidates = contours.iter().take(o.max_candidates as usize);
     let found = candidates.filter_map(|contour| map.detect(contour, o));
     match numerics {
-        Numerics::Paddle2 => found.filter_map(|found| scale.apply_as_paddle2(found)).collect(),
+        Numerics::Paddle2 => found.filter_map(|found| scale.apply_inside(found, geometry::clockwise_by_sums)).collect(),
         Numerics::Paddle3 => found.map(|found| scale.apply(found)).collect(),
+        Numerics::RapidOcr | Numerics::MinerU => {
+            found.filter_map(|found| scale.apply_inside(found, geometry::clockwise_by_x)).collect()
+        }
     }
 }
 
@@ -211,13 +223,13 @@ impl Scale {
     }
 
     /// As 2.x places a box (`boxes_from_bitmap`, in f32) and cleans it (`filter_tag_det_res`): inside the page, none of three pixels or less.
-    fn apply_as_paddle2(&self, found: Detected) -> Option<Detected> {
+    fn apply_inside(&self, found: Detected, clockwise: fn(&Quad) -> Quad) -> Option<Detected> {
         let (width, height) = (self.image.0 as f32, self.image.1 as f32);
         let place = |at: f32, map: f64, end: f32| (at / map as f32 * end).round_ties_even().clamp(0.0, end);
         let corners =
             found.quad.0.map(|p| Point { x: place(p.x, self.map.0, width), y: place(p.y, self.map.1, height) });
-        let clockwise = geometry::clockwise_by_sums(&Quad(corners)).0;
-        let quad = Quad(clockwise.map(|p| Point { x: p.x.min(width - 1.0), y: p.y.min(height - 1.0) }));
+        let quad =
+            Quad(clockwise(&Quad(corners)).0.map(|p| Point { x: p.x.min(width - 1.0), y: p.y.min(height - 1.0) }));
         let [a, b, _, d] = quad.0;
         let is_large = geometry::distance(a, b) >= 4.0 && geometry::distance(a, d) >= 4.0;
         is_large.then_some(Detected { quad, ..found })
@@ -289,7 +301,7 @@ mod tests {
     #[test]
     fn input_is_normalised_in_bgr_order() {
         let page = Image::new(64_u32, 64_u32, [255, 0, 128].repeat(64 * 64)).unwrap();
-        let input = preprocess(&page, (64, 64));
+        let input = preprocess(&page, (64, 64), Numerics::Paddle3);
         let plane = 64 * 64;
         assert_eq!(input.len(), 3 * plane);
         assert!((input[0] - (1.0 - 0.485) / 0.229).abs() < 1e-5);
@@ -300,7 +312,7 @@ mod tests {
     #[test]
     fn tiny_pages_are_padded_with_black() {
         let page = Image::new(2_u32, 1_u32, vec![255; 6]).unwrap();
-        let input = preprocess(&page, (32, 32));
+        let input = preprocess(&page, (32, 32), Numerics::Paddle3);
         let black = -0.485 / 0.229;
         assert!((input[1] - (1.0 - 0.485) / 0.229).abs() < 1e-5);
         assert!((input[2] - black).abs() < 1e-5 && (input[32] - black).abs() < 1e-5);
@@ -335,6 +347,29 @@ mod tests {
         // Four pixels high on the map, three of them inside the page.
         assert_eq!(found((128, 4), Numerics::Paddle3).len(), 1);
         assert!(found((128, 4), Numerics::Paddle2).is_empty());
+    }
+
+    #[test]
+    fn rapidocrs_input_lies_around_zero() {
+        let page = Image::new(64_u32, 64_u32, [255, 0, 51].repeat(64 * 64)).unwrap();
+        let input = preprocess(&page, (64, 64), Numerics::RapidOcr);
+        let first = [input[0], input[64 * 64], input[2 * 64 * 64]];
+        assert!(first.iter().zip([1.0, -1.0, -0.6]).all(|(value, wanted)| (value - wanted).abs() < 1e-6), "{first:?}");
+    }
+
+    #[test]
+    fn rapidocr_takes_the_leftmost_corners_of_a_slanted_box_for_its_left_side() {
+        // A bar that falls by more than 45 degrees: by sums its upper end is the left side, by x its lower one.
+        let mut map = vec![0.0; 96 * 96];
+        for y in 0..60 {
+            for x in 0..8 {
+                map[(16 + y) * 96 + 70 - y / 2 + x] = 0.9;
+            }
+        }
+        let corners = |numerics| postprocess(&map, (96, 96), (96, 96), &options(), numerics)[0].quad.0;
+        let [by_sums, by_x] = [Numerics::Paddle2, Numerics::RapidOcr].map(corners);
+        assert!(by_sums[0].y < by_x[0].y, "{by_sums:?} {by_x:?}");
+        assert!(by_x[3].x < by_x[1].x && by_x[0].x < by_x[2].x, "{by_x:?}");
     }
 
     #[test]

@@ -866,6 +866,33 @@ pub(crate) fn clockwise_by_sums(Quad(corners): &Quad) -> Quad {
     Quad([corners[least], others[right], corners[greatest], others[left]])
 }
 
+/// The corners in the order of `RapidOCR` and `MinerU` (`order_points_clockwise`): of the two leftmost the upper one, of the others the upper
+/// one, the lower one, and the lower one of the leftmost.
+pub(crate) fn clockwise_by_x(Quad(corners): &Quad) -> Quad {
+    let mut by_x = *corners;
+    by_x.sort_by(|a, b| compare(a.x, b.x));
+    for pair in by_x.chunks_mut(2) {
+        pair.sort_by(|a, b| compare(a.y, b.y));
+    }
+    let [top_left, bottom_left, top_right, bottom_right] = by_x;
+    Quad([top_left, top_right, bottom_right, bottom_left])
+}
+
+/// Indices of the quads in the order of `RapidOCR` 3.10 (`sorted_boxes`): rows from top to bottom, each from left to right. A row ends where
+/// the next first corner is 10 pixels or more lower, so a row may be higher than that.
+#[must_use]
+pub fn sort_rows(quads: &[Quad]) -> Vec<usize> {
+    /// Pixels of the page.
+    const NEXT_ROW: f32 = 10.0;
+    let corner = |i: usize| quads[i].0[0];
+    let mut order: Vec<usize> = (0..quads.len()).collect();
+    order.sort_by(|&a, &b| compare(corner(a).y, corner(b).y));
+    for row in order.chunk_by_mut(|&a, &b| corner(b).y - corner(a).y < NEXT_ROW) {
+        row.sort_by(|&a, &b| compare(corner(a).x, corner(b).x));
+    }
+    order
+}
+
 // Crops.
 
 /// A crop at least this many times as high as wide holds vertical text and is turned.

@@ -3,7 +3,7 @@
 //! The five-minute tour, in the order a page takes:
 //!
 //! * [`engine`]: an [`Engine`](engine::Engine) gives out permits, starts pages and hands back their answers.
-//! * [`pipeline`]: one page, as an `async fn` in straight-line code.
+//! * [`pipeline`]: one page, as an `async fn` in straight-line code; [`frame`]: what may be done to it first.
 //! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`], [`line`] and [`resample`].
 //! * [`schedule`]: which waiting item runs next, and the threads that run it.
 //! * [`runtime`]: ONNX Runtime's sessions. [`models`]: the files. [`process`]: what a process has once.
@@ -17,6 +17,7 @@ pub mod detection;
 pub mod engine;
 pub mod error;
 pub mod fork;
+pub mod frame;
 pub mod geometry;
 pub mod image;
 pub mod line;

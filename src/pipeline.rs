@@ -12,6 +12,7 @@ use crate::buffer;
 use crate::config::{Numerics, Options};
 use crate::detection::{self, Detected};
 use crate::error::{Error, Result};
+use crate::frame::{self, Frame};
 use crate::geometry::{self, Direction, Point, Quad};
 use crate::image::{self, Image};
 use crate::line;
@@ -144,7 +145,7 @@ pub struct Item {
 
 #[derive(Debug)]
 enum Work {
-    Detect { size: (u32, u32) },
+    Detect { size: (u32, u32), numerics: Numerics },
     Orient { cut_out: Option<Quad> },
     Recognize { cut_out: Option<Quad>, upside_down: bool, width: u32, options: Arc<Options>, run_size: usize },
 }
@@ -178,7 +179,9 @@ impl Model for Stages {
 
     fn run(&self, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
         match items {
-            [Item { net, image, work: Work::Detect { size } }] => Ok(vec![detect(net, image, *size, place)?]),
+            [Item { net, image, work: Work::Detect { size, numerics } }] => {
+                Ok(vec![detect(net, image, *size, *numerics, place)?])
+            }
             [Item { net, work: Work::Orient { .. }, .. }, ..] => orient(net, items, place),
             [Item { net, work: Work::Recognize { width, run_size, .. }, .. }, ..] => {
                 recognize(net, items, *width, *run_size, place)
@@ -188,8 +191,8 @@ impl Model for Stages {
     }
 }
 
-fn detect(net: &Net, image: &Image, size: (u32, u32), place: &Place) -> Result<Output> {
-    let tensor = detection::preprocess(image, size);
+fn detect(net: &Net, image: &Image, size: (u32, u32), numerics: Numerics, place: &Place) -> Result<Output> {
+    let tensor = detection::preprocess(image, size, numerics);
     let (width, height) = (size.0 as usize, size.1 as usize);
     let mut map = buffer::filled(0.0, width * height);
     let session = net.session(place.worker, place.alone)?;
@@ -256,16 +259,27 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
     // Whatever happens to this future, what it queued goes with it.
     let _presence = page.pool.enter(page.progress.page);
     let mut images = Vec::with_capacity(inputs.len());
+    let mut frames = Vec::with_capacity(inputs.len());
+    let (mut width, mut height) = (0, 0);
     for input in inputs {
-        images.push(Arc::new(decode(input, page.max_pixels)?));
+        let image = decode(input, page.max_pixels)?;
+        if images.is_empty() {
+            (width, height) = (image.width(), image.height());
+        }
+        let (image, frame) = frame::prepare(image, &page.options.page, page.steps.detect, page.max_pixels)?;
+        images.push(Arc::new(image));
+        frames.push(frame);
         // Between two decodes a shorter page may go first, and a caller who left is noticed.
         give_way().await;
     }
     permit.shrink(images.iter().map(|image| image.pixels().len()).sum());
     let Some(first) = images.first() else { return Ok(OcrResult { width: 0, height: 0, lines: Vec::new() }) };
-    let (width, height) = (first.width(), first.height());
     let found = if page.steps.detect { find_lines(page, first).await? } else { whole_lines(page, &images) };
-    let lines = read_lines(page, found).await?;
+    let mut lines = read_lines(page, found).await?;
+    // One page has lines of its own number, lines by themselves have a frame each.
+    for (line, frame) in lines.iter_mut().zip(frames.iter().cycle()) {
+        line.quad = frame.as_ref().map_or(line.quad, |frame: &Frame| frame.back(&line.quad));
+    }
     Ok(OcrResult { width, height, lines })
 }
 
@@ -332,7 +346,11 @@ async fn look(page: &Page, image: &Arc<Image>, size: (u32, u32)) -> Result<Vec<D
     page.progress.set_work_left(cost + expected);
     let lane = Lane { group: nets.groups[0], stage: 0, shape: [size.0, size.1], net: nets.det.id, run_size: 1 };
     let bytes = to_reserve(pixels as usize * nets.costs.detection_bytes_per_pixel);
-    let item = Item { net: Arc::clone(&nets.det), image: Arc::clone(image), work: Work::Detect { size } };
+    let item = Item {
+        net: Arc::clone(&nets.det),
+        image: Arc::clone(image),
+        work: Work::Detect { size, numerics: options.numerics },
+    };
     let answers = page.pool.submit(page.progress.page, vec![(lane, cost, bytes, item)], expected).await?;
     let Some(Output::Map(map)) = answers.into_iter().next() else { return Err(unexpected("detection")) };
     let page_size = (image.width(), image.height());
@@ -350,10 +368,10 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
         boxes = look(page, image, second).await?;
     }
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
-    let order = geometry::sort_reading_order(&quads, Direction::Right);
+    let order = order(numerics, &quads, Direction::Right);
     let line = |i: usize| {
         let (quad, score) = (quads[i], boxes[i].score);
-        let cut_out = if numerics == Numerics::Paddle2 { quad } else { geometry::crop_quad(&quad) };
+        let cut_out = if numerics == Numerics::Paddle3 { geometry::crop_quad(&quad) } else { quad };
         let (w, h, sideways) = geometry::crop_size(&cut_out);
         Found {
             image: Arc::clone(image),
@@ -369,6 +387,15 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
     nets.learn(recognition_cost(nets, &found), nets.detection_cost(area(image)));
     Ok(found)
+}
+
+/// The order of a page's lines, text running `towards`.
+fn order(numerics: Numerics, quads: &[Quad], towards: Direction) -> Vec<usize> {
+    match numerics {
+        Numerics::Paddle2 | Numerics::Paddle3 => geometry::sort_reading_order(quads, towards),
+        Numerics::RapidOcr => geometry::sort_rows(quads),
+        Numerics::MinerU => (0..quads.len()).collect(),
+    }
 }
 
 /// Lines given by the caller are read as they are, neither straightened nor turned left, as `PaddleOCR`'s recognition alone does.
@@ -401,7 +428,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     page.progress.set_work_left(work);
     let opinions = opinions(page, &found, work).await?;
     let thresh = page.options.orientation.thresh;
-    // 2.x takes the classifier's word for each line; here lines vote, and are read again.
+    // The others take the classifier's word for each line; here lines vote, and are read again.
     let has_own_way = opinions.is_some() && page.options.numerics == Numerics::Paddle3;
     let mut verdicts = match &opinions {
         Some(opinions) if !has_own_way => orientation::decide_each(opinions, thresh),
@@ -432,7 +459,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     let quads: Vec<Quad> = found.iter().map(|line| line.quad).collect();
     let directions = found.iter().zip(&verdicts).map(|(line, verdict)| Direction::of(line.sideways, verdict.turned));
     let towards = if has_own_way { geometry::main_direction(&quads, directions) } else { Direction::Right };
-    let lines = geometry::sort_reading_order(&quads, towards).into_iter().map(line);
+    let lines = order(page.options.numerics, &quads, towards).into_iter().map(line);
     Ok(lines.filter(|l| !page.steps.recognize || l.score >= page.options.recognition.score_thresh).collect())
 }
 

@@ -65,16 +65,20 @@ fn paddle_width(size: (usize, usize), o: &RecognitionOptions) -> u32 {
     ((HEIGHT as f64 * least_ratio(o).max(ratio(size))) as u32).min(o.max_width)
 }
 
+/// `MinerU` never makes a line narrower, pixels (`resize_text_recognition_image`).
+const MINERU_LEAST: u32 = 16;
+
 /// The model's input for one crop: 3 x 48 x `width`, f32, channels in BGR order, columns right of the line zero.
 ///
 /// `width` is the crop's of [`widths`]. The crop keeps its ratio as far as it fits and is squeezed otherwise; in a group 3.x fits it into the
-/// width that it would have alone, 2.x into the group's.
+/// width that it would have alone, the others into the group's.
 #[must_use]
 pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions, numerics: Numerics) -> Vec<f32> {
     let size = (crop.width() as usize, crop.height() as usize);
     let by_itself = o.group > 0 && numerics == Numerics::Paddle3;
     let limit = if by_itself { paddle_width(size, o).min(width) } else { width };
-    line::tensor(crop, natural_width(size).min(limit) as usize, width as usize)
+    let least = if numerics == Numerics::MinerU { MINERU_LEAST } else { 0 };
+    line::tensor(crop, natural_width(size).max(least).min(limit) as usize, width as usize)
 }
 
 /// The most probable class of every time step and its probability, the first of equals as `numpy.argmax` has it.
@@ -213,6 +217,16 @@ mod tests {
         let crop = Image::new(500_u32, 2_u32, vec![0; 3000]).unwrap();
         let o = RecognitionOptions { max_width: 64, min_width: 8, ..RecognitionOptions::default() };
         assert!(preprocess(&crop, 64, &o, Numerics::Paddle3).iter().all(|&v| (v + 1.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn a_narrow_line_is_widened_for_mineru() {
+        let crop = Image::new(1_u32, 48_u32, vec![255; 144]).unwrap();
+        let width = |numerics| {
+            let input = preprocess(&crop, 320, &paddle(), numerics);
+            input[..320].iter().filter(|&&value| value > 0.9).count()
+        };
+        assert_eq!([Numerics::Paddle2, Numerics::RapidOcr, Numerics::MinerU].map(width), [1, 1, 16]);
     }
 
     #[test]

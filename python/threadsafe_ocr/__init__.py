@@ -16,6 +16,7 @@ import threading as _threading
 
 # Refuses subinterpreters, so it comes before the native part is loaded.
 import threadsafe_ocr.interpreter as _interpreter  # noqa: F401
+from _threadsafe_ocr_startup import install_as, patch_mineru
 from threadsafe_ocr import _core
 from threadsafe_ocr._core import __version__, unload
 from threadsafe_ocr.exceptions import (
@@ -59,6 +60,8 @@ __all__ = [
     "ThreadSafeOCR",
     "Word",
     "__version__",
+    "install_as",
+    "patch_mineru",
     "unload",
 ]
 

@@ -44,10 +44,10 @@ def draw(page: OcrResult, image: Any = None, font: str | os.PathLike[str] | None
     typed = Image.new("RGB", size, "white")
     panels = [typed]
     if image is not None:
-        photo = _open(image)
-        if photo.size != size:
-            raise ConfigError(f"the image's size is {photo.size}, that of the page that was read {size}: give the same one")
-        panels = [photo, typed]
+        beside = photo(image)
+        if beside.size != size:
+            raise ConfigError(f"the image's size is {beside.size}, that of the page that was read {size}: give the same one")
+        panels = [beside, typed]
     path = font or find_font()
     for number, line in enumerate(page.lines, 1):
         colour = _colour(number)
@@ -112,7 +112,7 @@ def to_svg(page: OcrResult) -> str:
     )
 
 
-def _open(image: Any) -> Image.Image:
+def photo(image: Any) -> Image.Image:
     """Whatever `read` takes, upright, on white, as RGB."""
     from PIL import Image
 

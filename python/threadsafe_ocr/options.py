@@ -10,7 +10,11 @@ Color = Literal["bgr", "rgb"]
 class Options(TypedDict, total=False):
     """What a call may be given, and the constructor for all calls."""
 
-    numerics: Literal["paddle2", "paddle3"] | None
+    numerics: Literal["paddle2", "paddle3", "rapidocr", "mineru"] | None
+    page_max_side: int | None
+    page_min_side: int | None
+    page_pad_ratio: float | None
+    page_pad_height: int | None
     det_limit_side_len: int | None
     det_limit_type: Literal["min", "max", "resize_long", "auto"] | None
     det_max_side: int | None

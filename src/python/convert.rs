@@ -229,8 +229,18 @@ impl<'py> Settings<'py> {
 
     /// Every per-request option that is given replaces the one in `options`.
     pub(super) fn take_options(&self, options: &mut Options) -> PyResult<()> {
-        let generations = [("paddle2", Numerics::Paddle2), ("paddle3", Numerics::Paddle3)];
-        self.take_choice("numerics", &mut options.numerics, &generations)?;
+        let whose = [
+            ("paddle2", Numerics::Paddle2),
+            ("paddle3", Numerics::Paddle3),
+            ("rapidocr", Numerics::RapidOcr),
+            ("mineru", Numerics::MinerU),
+        ];
+        self.take_choice("numerics", &mut options.numerics, &whose)?;
+        let p = &mut options.page;
+        self.take("page_max_side", &mut p.max_side)?;
+        self.take("page_min_side", &mut p.min_side)?;
+        self.take("page_pad_ratio", &mut p.pad_ratio)?;
+        self.take("page_pad_height", &mut p.pad_height)?;
         let d = &mut options.detection;
         self.take("det_limit_side_len", &mut d.limit_side_len)?;
         let types = [

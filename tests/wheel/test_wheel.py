@@ -72,6 +72,17 @@ def test_the_wheel_reads_as_the_source_build_without_compiler_and_network(versio
     assert lines == read_by_the_source_build(python, tmp_path)
 
 
+def test_the_wheel_brings_the_pth_that_replaces_other_packages(tmp_path: Path) -> None:
+    python = environment(tmp_path / "environment", sys.executable)
+    install(python, built("*.whl"), "--only-binary=:all:", path=str(python.parent))
+    script = "import subprocess, sys; print(subprocess.run([sys.executable, '-c', sys.argv[1]], capture_output=True, text=True).stdout)"
+    child = "from rapidocr import RapidOCR; print(RapidOCR.__module__)"
+    done = subprocess.run(
+        [python, "-c", script, child], env={"PATH": "", "THREADSAFE_OCR_AS": "rapidocr"}, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == "threadsafe_ocr.compat.rapidocr.ocr"
+
+
 def test_the_sdist_builds_and_reads_as_the_source_build(tmp_path: Path) -> None:
     python = environment(tmp_path / "environment", sys.executable)
     install(python, built("*.tar.gz"), "--only-binary=numpy,onnxruntime", path=os.environ["PATH"])

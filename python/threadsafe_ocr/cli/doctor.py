@@ -18,6 +18,7 @@ import numpy as np
 
 from threadsafe_ocr import OcrError, ThreadSafeOCR, __version__, draw, model_sets, runtime
 from threadsafe_ocr.cli import models
+from threadsafe_ocr.compat.mineru import profiles
 
 # Every distribution that writes into the folder `onnxruntime`.
 FLAVOURS = (
@@ -70,6 +71,7 @@ def examine() -> Iterator[Finding]:
     yield gpus()
     yield from sets()
     yield drawing()
+    yield from mineru()
     yield self_test()
 
 
@@ -188,6 +190,20 @@ def drawing() -> Finding:
         return Finding("drawing", draw.note() or f"Pillow {_version('pillow')}, font {draw.find_font()}")
     except OcrError as error:
         return Finding("drawing", f"not possible: {error}")
+
+
+def mineru() -> Iterator[Finding]:
+    """What `patch_mineru` would do to the MinerU that is installed."""
+    is_on = os.environ.get("THREADSAFE_OCR_MINERU", "0") not in ("", "0")
+    how = "THREADSAFE_OCR_MINERU is set" if is_on else "off; patch_mineru() or THREADSAFE_OCR_MINERU=1 turns it on"
+    for package, tested in profiles.TESTED.items():
+        if (version := _version(package)) is None:
+            continue
+        steps = profiles.profile(package, version)
+        lacking = sorted({name for name in (steps.det, steps.rec) if model_sets.missing(name)})
+        sets = f"{' and '.join(dict.fromkeys((steps.det, steps.rec)))}" + (f" ({', '.join(lacking)} not here: v6-small)" if lacking else "")
+        state = "tested" if version in tested else "this version was never tested"
+        yield Finding("mineru", f"{package} {version} ({state}): {profiles.place(package, version)} would read with {sets}; {how}")
 
 
 def self_test() -> Finding:
