@@ -309,7 +309,7 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let boxes = detection::postprocess(&map, size, (image.width(), image.height()), options, numerics);
     drop(map);
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
-    let order = geometry::sort_reading_order(&quads, Direction::Right);
+    let order = box_order(&quads, Direction::Right, numerics, page.steps);
     let line = |i: usize| {
         let (quad, score) = (quads[i], boxes[i].score);
         let cut_out = if numerics == Numerics::Paddle2 { quad } else { geometry::crop_quad(&quad) };
@@ -320,6 +320,14 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
     nets.learn(recognition_cost(nets, &found), cost);
     Ok(found)
+}
+
+/// 2.x sorts boxes only to read them: detection alone gives them in the order of `cv2.findContours`.
+fn box_order(quads: &[Quad], towards: Direction, numerics: Numerics, steps: Steps) -> Vec<usize> {
+    if numerics == Numerics::Paddle2 && !steps.recognize {
+        return (0..quads.len()).collect();
+    }
+    geometry::sort_reading_order(quads, towards)
 }
 
 /// Lines given by the caller are read as they are, neither straightened nor turned left, as `PaddleOCR`'s recognition alone does.
@@ -379,7 +387,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     let quads: Vec<Quad> = found.iter().map(|line| line.quad).collect();
     let directions = found.iter().zip(&verdicts).map(|(line, verdict)| Direction::of(line.sideways, verdict.turned));
     let towards = if has_own_way { geometry::main_direction(&quads, directions) } else { Direction::Right };
-    let lines = geometry::sort_reading_order(&quads, towards).into_iter().map(line);
+    let lines = box_order(&quads, towards, page.options.numerics, page.steps).into_iter().map(line);
     Ok(lines.filter(|l| !page.steps.recognize || l.score >= page.options.recognition.score_thresh).collect())
 }
 
@@ -446,4 +454,19 @@ async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<
 
 fn unexpected(stage: &'static str) -> Error {
     Error::inference(stage, "the answer of another stage")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paddle2s_detection_alone_leaves_boxes_as_they_were_found() {
+        let at = |y: f32| Quad([(0.0, y), (9.0, y), (9.0, y + 5.0), (0.0, y + 5.0)].map(|(x, y)| Point { x, y }));
+        let quads = [at(40.0), at(0.0)];
+        let order = |numerics, recognize| box_order(&quads, Direction::Right, numerics, Steps { detect: true, recognize });
+        assert_eq!(order(Numerics::Paddle2, false), [0, 1]);
+        assert_eq!(order(Numerics::Paddle2, true), [1, 0]);
+        assert_eq!(order(Numerics::Paddle3, false), [1, 0]);
+    }
 }

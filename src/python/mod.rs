@@ -6,6 +6,7 @@ mod convert;
 mod engine;
 mod errors;
 mod exit;
+mod pixels;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,8 @@ mod core {
     use super::exit::{after_fork, before_fork, shut_down, this_is_the_main_thread};
     #[pymodule_export]
     use super::model_cache;
+    #[pymodule_export]
+    use super::pixels::{crops, decode};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -1,0 +1,1 @@
+"""Classes with the interfaces of other OCR packages, on the engine of this one."""
