@@ -778,17 +778,17 @@ impl Canvas {
 
 // Reading order.
 
-/// Where text runs to on a page.
+/// Where text runs to on a page; as a number, the corner of a line's quad at which the reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// As on an upright page.
-    Right,
-    /// Upside down.
-    Left,
+    Right = 0,
     /// The page was turned right; also Chinese in columns.
-    Down,
+    Down = 1,
+    /// Upside down.
+    Left = 2,
     /// The page was turned left.
-    Up,
+    Up = 3,
 }
 
 impl Direction {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::buffer;
 use crate::config::{Numerics, Options};
+use crate::detection;
 use crate::error::{Error, Result};
 use crate::geometry::{self, Direction, Point, Quad};
 use crate::image::{self, Image};
@@ -17,12 +18,12 @@ use crate::line;
 use crate::models::Costs;
 use crate::orientation::{self, Doubt, Opinion, SecondReading, Verdict};
 use crate::permits::Permit;
+use crate::recognition::{self, Reading, Width};
 use crate::runtime::Net;
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::Lane;
 use crate::schedule::worker::Pool;
 use crate::schedule::{Model, Place};
-use crate::{detection, recognition};
 
 /// What is to be read.
 #[derive(Debug)]
@@ -55,6 +56,12 @@ pub struct TextLine {
     pub quad: Quad,
     /// Whether it was turned by 180 degrees, and the probability of that; none where nobody looked.
     pub upside_down: Option<(bool, f32)>,
+    /// Where its text runs to.
+    pub direction: Direction,
+    /// The column of each code point of `text` and its probability; empty where it was not read.
+    pub characters: Vec<(u32, f32)>,
+    /// How many columns of recognition's output make up its length, the padding beyond its end left out; 0 where it was not read.
+    pub columns: f64,
 }
 
 /// What a request is answered with.
@@ -288,8 +295,8 @@ struct Found {
     size: (usize, usize),
     /// The crop is so tall that it is turned left before it is read.
     sideways: bool,
-    /// Across recognition's input; see [`lay_out`].
-    width: u32,
+    /// Of recognition's input; see [`lay_out`].
+    width: Width,
 }
 
 async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
@@ -314,7 +321,15 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
         let (quad, score) = (quads[i], boxes[i].score);
         let cut_out = if numerics == Numerics::Paddle2 { quad } else { geometry::crop_quad(&quad) };
         let (w, h, sideways) = geometry::crop_size(&cut_out);
-        Found { image: Arc::clone(image), quad, cut_out: Some(cut_out), score, size: (w, h), sideways, width: 0 }
+        Found {
+            image: Arc::clone(image),
+            quad,
+            cut_out: Some(cut_out),
+            score,
+            size: (w, h),
+            sideways,
+            width: Width::default(),
+        }
     };
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
     let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
@@ -336,7 +351,8 @@ fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
         let (w, h) = (image.width() as f32, image.height() as f32);
         let quad = Quad([(0.0, 0.0), (w, 0.0), (w, h), (0.0, h)].map(|(x, y)| Point { x, y }));
         let size = (image.width() as usize, image.height() as usize);
-        Found { image: Arc::clone(image), quad, cut_out: None, score: 1.0, size, sideways: false, width: 0 }
+        let width = Width::default();
+        Found { image: Arc::clone(image), quad, cut_out: None, score: 1.0, size, sideways: false, width }
     };
     lay_out(page, images.iter().map(line).collect())
 }
@@ -351,7 +367,7 @@ fn lay_out(page: &Page, mut found: Vec<Found>) -> Vec<Found> {
 }
 
 fn recognition_cost(nets: &Nets, lines: &[Found]) -> f64 {
-    lines.iter().map(|line| f64::from(line.width) * nets.costs.recognition_ms_per_pixel).sum()
+    lines.iter().map(|line| f64::from(line.width.pixels) * nets.costs.recognition_ms_per_pixel).sum()
 }
 
 async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
@@ -376,9 +392,12 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     }
     page.progress.set_work_left(0.0);
     let line = |i: usize| {
-        let (text, score) = read.get_mut(i).map_or((String::new(), found[i].score), std::mem::take);
+        let unread = || (Reading { score: found[i].score, ..Reading::default() }, 0);
+        let (Reading { text, score, characters }, steps) = read.get_mut(i).map_or_else(unread, std::mem::take);
         let upside_down = opinions.as_ref().map(|opinions| (verdicts[i].turned, opinions[i].turned));
-        TextLine { text, score, quad: found[i].quad, upside_down }
+        let direction = Direction::of(found[i].sideways, verdicts[i].turned);
+        let columns = steps as f64 * found[i].width.share;
+        TextLine { text, score, quad: found[i].quad, upside_down, direction, characters, columns }
     };
     if !page.steps.detect {
         // Lines given by the caller are answered one for one.
@@ -392,14 +411,16 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
 }
 
 /// Reads the lines that are in doubt, or read badly, the other way too; what reads better counts.
-async fn read_again(page: &Page, found: &[Found], verdicts: &mut [Verdict], read: &mut [(String, f32)]) -> Result<()> {
-    let doubt = |i: usize| verdicts[i].doubt.or(orientation::reads_badly(&read[i].0, read[i].1).then_some(Doubt::Line));
+async fn read_again(page: &Page, found: &[Found], verdicts: &mut [Verdict], read: &mut [Read]) -> Result<()> {
+    let doubt = |i: usize| {
+        verdicts[i].doubt.or(orientation::reads_badly(&read[i].0.text, read[i].0.score).then_some(Doubt::Line))
+    };
     let doubted: Vec<(usize, Doubt)> = (0..found.len()).filter_map(|i| Some((i, doubt(i)?))).collect();
     let others = recognize_lines(page, doubted.iter().map(|&(i, _)| (&found[i], !verdicts[i].turned))).await?;
-    let readings = doubted.iter().zip(&others).map(|(&(i, doubt), (text, score))| SecondReading {
+    let readings = doubted.iter().zip(&others).map(|(&(i, doubt), (other, _))| SecondReading {
         doubt,
-        gain: score - read[i].1,
-        length: text.chars().count(),
+        gain: other.score - read[i].0.score,
+        length: other.characters.len(),
     });
     let overruling = orientation::overruling(&readings.collect::<Vec<_>>());
     for (((i, _), other), overrules) in doubted.into_iter().zip(others).zip(overruling) {
@@ -411,10 +432,13 @@ async fn read_again(page: &Page, found: &[Found], verdicts: &mut [Verdict], read
     Ok(())
 }
 
-async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)>) -> Result<Vec<(String, f32)>> {
+/// A reading, and the time steps of the whole output.
+type Read = (Reading, usize);
+
+async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)>) -> Result<Vec<Read>> {
     let nets = &page.nets;
     let items = lines.map(|(line, upside_down)| {
-        let width = line.width;
+        let width = line.width.pixels;
         let lane =
             Lane { group: nets.groups[2], stage: 2, shape: [width, 0], net: nets.rec.id, run_size: nets.run_size };
         let cost = f64::from(width) * nets.costs.recognition_ms_per_pixel;
@@ -427,7 +451,7 @@ async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)
     });
     let answers = page.pool.submit(page.progress.page, items.collect(), 0.0).await?;
     let read = answers.into_iter().map(|answer| match answer {
-        Output::Classes(classes) => Ok(recognition::ctc_decode(&classes, &nets.dictionary)),
+        Output::Classes(classes) => Ok((recognition::ctc_decode(&classes, &nets.dictionary), classes.len())),
         _ => Err(unexpected("recognition")),
     });
     read.collect()

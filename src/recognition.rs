@@ -9,22 +9,32 @@ use crate::config::{Numerics, RecognitionOptions};
 use crate::image::Image;
 use crate::line::{self, HEIGHT};
 
-/// The input width of each crop, pixels, in the order of `sizes`, which are (width, height) of non-empty crops.
+/// The input of a crop.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Width {
+    /// Pixels across.
+    pub pixels: u32,
+    /// The part of it that the crop fills, 0 to 1; in groups as `PaddleOCR` reckons it for its word boxes, from ratios that are not rounded.
+    pub share: f64,
+}
+
+/// The input width of each crop, in the order of `sizes`, which are (width, height) of non-empty crops.
 ///
 /// `group` 0: each crop by itself, `ceil(48 * width / height)` rounded up to a multiple of `width_step`, within `min_width` and `max_width`.
 /// `group` n: stably sorted by width to height ratio, cut into groups of n, each as wide as its widest crop in `PaddleOCR` 3.x.
 #[must_use]
-pub fn widths(sizes: &[(usize, usize)], o: &RecognitionOptions) -> Vec<u32> {
+pub fn widths(sizes: &[(usize, usize)], o: &RecognitionOptions) -> Vec<Width> {
     if o.group == 0 {
         return sizes.iter().map(|&size| own_width(size, o)).collect();
     }
     let mut order: Vec<usize> = (0..sizes.len()).collect();
     order.sort_by(|&a, &b| ratio(sizes[a]).partial_cmp(&ratio(sizes[b])).unwrap_or(Ordering::Equal));
-    let mut widths = vec![0; sizes.len()];
+    let mut widths = vec![Width::default(); sizes.len()];
     for group in order.chunks(o.group as usize) {
-        let widest = group.iter().map(|&i| paddle_width(sizes[i], o)).max().unwrap_or(0);
+        let pixels = group.iter().map(|&i| paddle_width(sizes[i], o)).max().unwrap_or(0);
+        let widest = group.iter().map(|&i| ratio(sizes[i])).fold(least_ratio(o), f64::max);
         for &i in group {
-            widths[i] = widest;
+            widths[i] = Width { pixels, share: ratio(sizes[i]) / widest };
         }
     }
     widths
@@ -39,16 +49,20 @@ fn natural_width(size: (usize, usize)) -> u32 {
     (HEIGHT as f64 * ratio(size)).ceil() as u32
 }
 
-fn own_width(size: (usize, usize), o: &RecognitionOptions) -> u32 {
-    let step = o.width_step.max(1);
-    let stepped = natural_width(size).div_ceil(step).saturating_mul(step);
-    stepped.max(o.min_width).min(o.max_width)
+fn own_width(size: (usize, usize), o: &RecognitionOptions) -> Width {
+    let (step, natural) = (o.width_step.max(1), natural_width(size));
+    let stepped = natural.div_ceil(step).saturating_mul(step);
+    let pixels = stepped.max(o.min_width).min(o.max_width);
+    Width { pixels, share: f64::from(natural.min(pixels)) / f64::from(pixels) }
+}
+
+fn least_ratio(o: &RecognitionOptions) -> f64 {
+    f64::from(o.min_width) / HEIGHT as f64
 }
 
 /// `imgW` of Paddle's `OCRReisizeNormImg`, capped.
 fn paddle_width(size: (usize, usize), o: &RecognitionOptions) -> u32 {
-    let least = f64::from(o.min_width) / HEIGHT as f64;
-    ((HEIGHT as f64 * least.max(ratio(size))) as u32).min(o.max_width)
+    ((HEIGHT as f64 * least_ratio(o).max(ratio(size))) as u32).min(o.max_width)
 }
 
 /// The model's input for one crop: 3 x 48 x `width`, f32, channels in BGR order, columns right of the line zero.
@@ -99,28 +113,40 @@ fn first_at_least(row: &[f32], wanted: f32) -> Option<usize> {
     chunk.iter().position(|&value| value >= wanted).map(|at| index * LANES + at)
 }
 
-/// CTC: repeats and blanks dropped, the rest looked up. Returns the text and the mean probability of its characters, 0 for no text.
+/// What a line says, and where.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reading {
+    /// The text.
+    pub text: String,
+    /// Mean probability of its characters, 0 for no text.
+    pub score: f32,
+    /// The time step of each code point of `text` and its probability, those of one dictionary entry alike.
+    pub characters: Vec<(u32, f32)>,
+}
+
+/// CTC: repeats and blanks dropped, the rest looked up.
 ///
 /// `best` is [`best_classes`]' result; `dictionary[0]` is the blank, its last entry a space. A class beyond it is dropped.
 #[must_use]
-pub fn ctc_decode(best: &[(u32, f32)], dictionary: &[String]) -> (String, f32) {
+pub fn ctc_decode(best: &[(u32, f32)], dictionary: &[String]) -> Reading {
     const BLANK: u32 = 0;
-    let mut text = String::new();
+    let (mut text, mut characters) = (String::new(), Vec::new());
     let (mut sum, mut count) = (0.0, 0u32);
     let mut before = None;
-    for &(class, probability) in best {
+    for (step, &(class, probability)) in best.iter().enumerate() {
         let repeated = before.replace(class) == Some(class);
         if repeated || class == BLANK {
             continue;
         }
         if let Some(character) = dictionary.get(class as usize) {
             text.push_str(character);
+            characters.extend(character.chars().map(|_| (step as u32, probability)));
             sum += f64::from(probability);
             count += 1;
         }
     }
     let score = if count == 0 { 0.0 } else { (sum / f64::from(count)) as f32 };
-    (text, score)
+    Reading { text, score, characters }
 }
 
 #[cfg(test)]
@@ -132,28 +158,44 @@ mod tests {
         RecognitionOptions { group: 6, ..RecognitionOptions::default() }
     }
 
+    fn pixels(sizes: &[(usize, usize)], o: &RecognitionOptions) -> Vec<u32> {
+        widths(sizes, o).iter().map(|width| width.pixels).collect()
+    }
+
     #[test]
     fn own_widths_are_stepped_and_bounded() {
         let o = RecognitionOptions::default();
         let sizes = [(10, 48), (320, 48), (321, 48), (4000, 48), (1, 4000)];
-        assert_eq!(widths(&sizes, &o), [320, 320, 352, 3200, 320]);
+        assert_eq!(pixels(&sizes, &o), [320, 320, 352, 3200, 320]);
         let o = RecognitionOptions { width_step: 1, min_width: 8, max_width: 100, ..o };
-        assert_eq!(widths(&[(10, 48), (33, 24), (200, 48)], &o), [10, 66, 100]);
+        assert_eq!(pixels(&[(10, 48), (33, 24), (200, 48)], &o), [10, 66, 100]);
+    }
+
+    #[test]
+    fn a_crop_fills_its_part_of_the_input() {
+        let share = |size, o: &RecognitionOptions| widths(&[size], o)[0].share;
+        let o = RecognitionOptions::default();
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+        assert!(near(share((80, 24), &o), 0.5) && near(share((320, 48), &o), 1.0) && near(share((9000, 48), &o), 1.0));
+        // Paddle's group: the widest is not rounded down here, though its input of 409 pixels is.
+        let shares: Vec<f64> = widths(&[(401, 47), (100, 25)], &paddle()).iter().map(|width| width.share).collect();
+        assert!(near(shares[0], 1.0) && near(shares[1], 4.0 * 47.0 / 401.0));
+        assert!(near(share((100, 30), &paddle()), 0.5));
     }
 
     #[test]
     fn groups_are_as_wide_as_their_widest() {
         let sizes = [(960, 48), (100, 48), (481, 48), (100_000, 48)];
         let o = RecognitionOptions { group: 2, ..paddle() };
-        assert_eq!(widths(&sizes, &o), [3200, 481, 481, 3200]);
+        assert_eq!(pixels(&sizes, &o), [3200, 481, 481, 3200]);
         assert!(widths(&[], &o).is_empty());
     }
 
     #[test]
     fn paddle_rounds_wide_lines_down() {
         // 48 * 401 / 47 = 409.5: PaddleOCR's input is 409 wide and the crop is resized to that, not to 410.
-        assert_eq!(widths(&[(401, 47)], &paddle()), [409]);
-        assert_eq!(widths(&[(401, 47)], &RecognitionOptions::default()), [416]);
+        assert_eq!(pixels(&[(401, 47)], &paddle()), [409]);
+        assert_eq!(pixels(&[(401, 47)], &RecognitionOptions::default()), [416]);
     }
 
     #[test]
@@ -196,10 +238,18 @@ mod tests {
     fn ctc_drops_repeats_and_blanks() {
         let dictionary = ["blank", "a", "b", " "].map(String::from);
         let best = [(0, 0.9), (1, 0.8), (1, 0.1), (0, 0.9), (1, 0.6), (3, 0.5), (2, 0.7), (2, 0.2), (9, 0.3)];
-        let (text, score) = ctc_decode(&best, &dictionary);
-        assert_eq!(text, "aa b");
-        assert!((score - 0.65).abs() < 1e-6);
-        assert_eq!(ctc_decode(&[(0, 1.0)], &dictionary), (String::new(), 0.0));
-        assert_eq!(ctc_decode(&[], &dictionary), (String::new(), 0.0));
+        let reading = ctc_decode(&best, &dictionary);
+        assert_eq!(reading.text, "aa b");
+        assert!((reading.score - 0.65).abs() < 1e-6);
+        assert_eq!(ctc_decode(&[(0, 1.0)], &dictionary), Reading::default());
+        assert_eq!(ctc_decode(&[], &dictionary), Reading::default());
+    }
+
+    #[test]
+    fn every_code_point_has_the_first_step_of_its_class() {
+        let dictionary = ["blank", "a", "e\u{301}"].map(String::from);
+        let reading = ctc_decode(&[(0, 0.9), (1, 0.8), (1, 0.9), (2, 0.7), (9, 0.6), (1, 0.5)], &dictionary);
+        assert_eq!(reading.text, "ae\u{301}a");
+        assert_eq!(reading.characters, [(1, 0.8), (3, 0.7), (3, 0.7), (5, 0.5)]);
     }
 }

@@ -36,6 +36,7 @@ from threadsafe_ocr.exceptions import (
 from threadsafe_ocr.ocr import ThreadSafeOCR
 from threadsafe_ocr.result import OcrResult, TextLine
 from threadsafe_ocr.waiting import forget_parent as _forget_parent
+from threadsafe_ocr.words import Word
 
 __all__ = [
     "ConfigError",
@@ -54,6 +55,7 @@ __all__ = [
     "OverloadedError",
     "TextLine",
     "ThreadSafeOCR",
+    "Word",
     "__version__",
     "unload",
 ]

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from threadsafe_ocr.words import Word, of, upright
+
 if TYPE_CHECKING:
     from PIL import Image
 
-Raw = tuple[int, int, list[str], list[float], npt.NDArray[np.float32], list["tuple[bool, float] | None"]]
+Raw = tuple[
+    int,
+    int,
+    list[str],
+    list[float],
+    npt.NDArray[np.float32],
+    list["tuple[bool, float] | None"],
+    list[int],
+    list[float],
+    tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]],
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +35,10 @@ class TextLine:
     text: what it says. score: how sure recognition is of it, 0 to 1. polygon: its corners, float32 (4, 2), x and y in the page's
     pixels, clockwise from the corner at the top left of the page; read-only. upside_down: whether it was turned by 180 degrees
     before it was read, and upside_down_score the classifier's probability of that; None where nobody looked.
+
+    first_corner: which corner of the polygon is the text's own top left: 0 as on an upright page, 1 where text runs down, 2 upside down,
+    3 where it runs up. column_count: columns of the recogniser's output that make up the line's length. columns, int32, and
+    character_scores, float32: of each character of the text, the column it was read at and its probability; None where nothing was read.
     """
 
     text: str
@@ -30,6 +46,10 @@ class TextLine:
     polygon: npt.NDArray[np.float32] = field(repr=False)
     upside_down: bool | None = field(default=None, repr=False)
     upside_down_score: float | None = field(default=None, repr=False)
+    first_corner: int = field(default=0, repr=False)
+    column_count: float = field(default=0.0, repr=False)
+    columns: npt.NDArray[np.int32] | None = field(default=None, repr=False)
+    character_scores: npt.NDArray[np.float32] | None = field(default=None, repr=False)
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -38,21 +58,33 @@ class TextLine:
         >>> TextLine("Hello", 0.99, np.array([[10, 5], [90, 7], [89, 25], [9, 23]], np.float32)).box
         (9.0, 5.0, 90.0, 25.0)
         """
-        (x0, y0), (x1, y1) = self.polygon.min(axis=0).tolist(), self.polygon.max(axis=0).tolist()
-        return x0, y0, x1, y1
+        return upright(self.polygon)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, for JSON.
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The words in reading order, each with its place; where `columns` is None, as if all characters were of one width.
+
+        >>> line = TextLine("to be", 0.99, np.array([[0, 0], [50, 0], [50, 10], [0, 10]], np.float32))
+        >>> [(word.text, word.box) for word in line.words]
+        [('to', (0.0, 0.0, 25.0, 10.0)), ('be', (25.0, 0.0, 50.0, 10.0))]
+        """
+        return of(self)
+
+    def to_dict(self, *, words: bool = False) -> dict[str, Any]:
+        """Plain Python values, for JSON; with the words too if asked.
 
         >>> TextLine("Hi", 0.99, np.zeros((4, 2), np.float32)).to_dict()["box"]
         [0.0, 0.0, 0.0, 0.0]
         """
-        return {"text": self.text, "score": self.score, "polygon": self.polygon.tolist(), "box": list(self.box)}
+        plain = {"text": self.text, "score": self.score, "polygon": self.polygon.tolist(), "box": list(self.box)}
+        return {**plain, "words": [word.to_dict() for word in self.words]} if words else plain
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # An array forgets in a pickle that it was read-only.
         self.__dict__.update(state)
-        self.polygon.flags.writeable = False
+        for array in (self.polygon, self.columns, self.character_scores):
+            if array is not None:
+                array.flags.writeable = False
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TextLine):
@@ -88,13 +120,13 @@ class OcrResult:
         """The lines' texts, one a line."""
         return "\n".join(line.text for line in self.lines)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain Python values, for JSON."""
-        return {"width": self.width, "height": self.height, "lines": [line.to_dict() for line in self.lines]}
+    def to_dict(self, *, words: bool = False) -> dict[str, Any]:
+        """Plain Python values, for JSON; with the words of each line too if asked."""
+        return {"width": self.width, "height": self.height, "lines": [line.to_dict(words=words) for line in self.lines]}
 
-    def to_json(self, *, indent: int | None = None) -> str:
+    def to_json(self, *, indent: int | None = None, words: bool = False) -> str:
         """The same as JSON text; characters beyond ASCII stay as they are."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+        return json.dumps(self.to_dict(words=words), ensure_ascii=False, indent=indent)
 
     def draw(
         self, path: str | os.PathLike[str] | None = None, *, image: Any = None, font: str | os.PathLike[str] | None = None
@@ -128,10 +160,14 @@ class OcrResult:
 
 def from_raw(raw: Raw) -> OcrResult:
     """The native answer as dataclasses."""
-    width, height, texts, scores, corners, flags = raw
-    corners.flags.writeable = False
-    lines = (
-        TextLine(text, score, polygon, *(flag or (None, None)))
-        for text, score, polygon, flag in zip(texts, scores, corners, flags, strict=True)
-    )
+    width, height, texts, scores, corners, flags, first_corners, column_counts, (columns, probabilities) = raw
+    for array in (corners, columns, probabilities):
+        array.flags.writeable = False
+    lines = []
+    end = 0
+    for text, score, polygon, flag, first_corner, count in zip(texts, scores, corners, flags, first_corners, column_counts, strict=True):
+        upside_down, probability = flag or (None, None)
+        own = slice(end, end := end + len(text))
+        read = (columns[own], probabilities[own]) if count else (None, None)
+        lines.append(TextLine(text, score, polygon, upside_down, probability, first_corner, count, *read))
     return OcrResult(tuple(lines), width, height)

@@ -165,11 +165,14 @@ fn copy_of(array: &ArrayViewD<'_, u8>) -> Vec<u8> {
     data
 }
 
-/// The raw answer: (width, height, texts, scores, corners, flags); corners are float32 (n, 4, 2).
+/// The raw answer: (width, height, texts, scores, corners, flags, `first_corners`, `column_counts`, (columns, probabilities)). Corners are
+/// float32 (n, 4, 2); columns int32 and probabilities float32, one a code point, those of all lines one after the other.
 pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>> {
     let n = result.lines.len();
     let mut corners = Array3::<f32>::zeros((n, 4, 2));
     let (mut texts, mut scores, mut flags) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
+    let (mut first_corners, mut column_counts) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let (mut columns, mut probabilities) = (Vec::new(), Vec::new());
     for (i, line) in result.lines.into_iter().enumerate() {
         for (k, point) in line.quad.0.iter().enumerate() {
             corners[[i, k, 0]] = point.x;
@@ -178,8 +181,16 @@ pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>
         texts.push(line.text);
         scores.push(line.score);
         flags.push(line.upside_down);
+        first_corners.push(line.direction as usize);
+        column_counts.push(line.columns);
+        for (column, probability) in line.characters {
+            columns.push(column as i32);
+            probabilities.push(probability);
+        }
     }
-    let raw = (result.width, result.height, texts, scores, corners.into_pyarray(py), flags);
+    let characters = (columns.into_pyarray(py), probabilities.into_pyarray(py));
+    let corners = corners.into_pyarray(py);
+    let raw = (result.width, result.height, texts, scores, corners, flags, first_corners, column_counts, characters);
     Ok(raw.into_pyobject(py)?.into_any().unbind())
 }
 
