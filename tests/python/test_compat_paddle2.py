@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -311,10 +312,6 @@ def test_own_models_are_folders_or_files(band: np.ndarray, tmp_path: Path) -> No
     assert own.model_settings["2"]["en_PP-OCRv4_det"] == str(models / "det")
     with pytest.raises(ModelNotFoundError, match="is missing"):
         PaddleOCR(api="2", det_model_dir=str(tmp_path / "nothing"))
-    (tmp_path / "det").mkdir()
-    (tmp_path / "det" / "inference.pdiparams").touch()
-    with pytest.raises(ModelNotFoundError, match="paddle2onnx"):
-        PaddleOCR(api="2", det_model_dir=str(tmp_path / "det"))
 
 
 def test_an_object_pickles_and_closes(crop: np.ndarray) -> None:
@@ -336,3 +333,35 @@ def test_it_reads_after_a_fork(run_python: Run) -> None:
         look()
         child(look)
     """)
+
+
+def paddle_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "inference.pdmodel").write_bytes(b"network")
+    (path / "inference.pdiparams").write_bytes(b"weights")
+    return path
+
+
+def test_models_in_paddles_own_format_are_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crop: np.ndarray) -> None:
+    monkeypatch.setenv("THREADSAFE_OCR_CACHE", str(tmp_path / "cache"))
+    models = Path(__file__).parents[2] / "models" / "v6-small"
+    converted = []
+
+    class Converter:
+        @staticmethod
+        def export(network: str, weights: str, target: str, **_how: object) -> None:
+            converted.append((Path(network).name, Path(weights).name))
+            Path(target).write_bytes((models / "det" / "inference.onnx").read_bytes())
+
+    folder = paddle_folder(tmp_path / "det")
+    with pytest.raises(ModelNotFoundError, match=r"threadsafe-ocr\[paddle\]"):
+        PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "paddle2onnx")
+    monkeypatch.setitem(sys.modules, "paddle2onnx", Converter)
+    for _ in range(2):
+        own = PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
+    assert converted == [("inference.pdmodel", "inference.pdiparams")]
+    assert own.ocr(crop)[0]
+    (tmp_path / "det" / "inference.pdmodel").unlink()
+    with pytest.raises(ModelNotFoundError, match="no network"):
+        PaddleOCR(api="2", lang="en", det_model_dir=str(folder))

@@ -17,8 +17,8 @@ from PIL import Image
 
 from conftest import PAGES
 from paddle_calls import BAND, BLANK, CROP
-from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError
-from threadsafe_ocr.compat import paddle_models
+from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError, TextLine
+from threadsafe_ocr.compat import paddle3_words, paddle_models
 from threadsafe_ocr.compat.paddle import OCRResult, PaddleOCR, draw_ocr
 
 KEYS = [
@@ -326,3 +326,44 @@ def test_draw_ocr_gives_an_rgb_array(band: np.ndarray) -> None:
     assert (beside.shape[0], beside.dtype) == (round(600 * 260 / 700), np.uint8)
     assert beside.shape[1] >= 1200
     assert (beside[:, 600:] == 0).any()
+
+
+def line_of(text: str, columns: list[int], count: float) -> TextLine:
+    return TextLine(text, 1.0, np.zeros((4, 2), np.float32), column_count=count, columns=np.array(columns, np.int32))
+
+
+def test_words_are_runs_of_one_kind_placed_by_their_columns() -> None:
+    across = np.array([[0, 10], [100, 10], [100, 30], [0, 30]], np.int16)
+    texts, regions = paddle3_words.of(line_of("a-1 v2.5x", [0, 1, 2, 3, 4, 5, 6, 7, 8], 10.0), across)
+    assert texts == ["a-1", " ", "v2.5x"]
+    assert regions == [((x0, 10), (x1, 10), (x1, 30), (x0, 30)) for x0, x1 in ((0, 30), (30, 40), (40, 90))]
+    # Chinese characters stand alone, as wide as their run tells, and within the line.
+    texts, regions = paddle3_words.of(line_of("中文字", [1, 4, 7], 10.0), across)
+    assert texts == ["中", "文", "字"]
+    assert [(region[0][0], region[1][0]) for region in regions] == [(0, 32), (27, 62), (57, 92)]
+    assert paddle3_words.of(line_of("", [], 10.0), across) == ([], [])
+    down = np.array([[0, 0], [20, 0], [20, 100], [0, 100]], np.int16)
+    _, regions = paddle3_words.of(line_of("ab", [1, 3], 10.0), down)
+    assert regions == [((0, 10), (0, 40), (20, 40), (20, 10))]
+
+
+def test_word_boxes_come_with_the_result(paddle: PaddleOCR, band: np.ndarray) -> None:
+    (answer,) = paddle.predict(band, return_word_box=True)
+    assert answer["return_word_box"] is True
+    assert ["".join(words) for words in answer["text_word"]] == answer["rec_texts"]
+    for words, regions, boxes in zip(answer["text_word"], answer["text_word_region"], answer["text_word_boxes"], strict=True):
+        assert boxes.shape == (len(words), 4)
+        assert [(type(region), len(region), type(region[0])) for region in regions] == [(tuple, 4, tuple)] * len(words)
+        assert boxes[0].tolist() == [*np.min(regions[0], axis=0), *np.max(regions[0], axis=0)]
+    assert list(answer.json["res"])[-2:] == ["text_word_boxes", "text_word"]
+    (empty,) = paddle.predict(BLANK, return_word_box=True)
+    assert (empty["text_word"], empty["text_word_region"], empty["text_word_boxes"]) == ([], [], [])
+
+
+def test_the_settings_are_exported_as_paddlex_has_them(paddle: PaddleOCR, tmp_path: Path) -> None:
+    paddle.export_paddlex_config_to_yaml(tmp_path / "OCR.yaml")
+    rows = (tmp_path / "OCR.yaml").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == 'pipeline_name: "OCR"'
+    assert '    model_name: "PP-OCRv6_small_rec"' in rows
+    assert "    box_thresh: 0.6" in rows
+    assert "use_textline_orientation: false" in rows

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from threadsafe_ocr import runtime
-from threadsafe_ocr.compat import paddle_models, paddle_options
+from threadsafe_ocr.compat import paddle3_config, paddle_models, paddle_options
 from threadsafe_ocr.compat.paddle2 import Paddle2
 from threadsafe_ocr.compat.paddle3 import Paddle3
 from threadsafe_ocr.compat.paddle3_result import OCRResult
@@ -160,6 +162,14 @@ class PaddleOCR:
             warnings.warn(f"PaddleOCR.predict(): {' and '.join(skipped)} skipped: the models are not here", UserWarning, stacklevel=2)
         words = bool(self._steps["return_word_box"] if return_word_box is None else return_word_box)
         return Paddle3(engine, asked, words=words, timeout=timeout, wait=wait).predict(input, allow_urls=self._allow_urls)
+
+    def export_paddlex_config_to_yaml(self, yaml_path: str | os.PathLike[str]) -> None:
+        """Writes 3.x's settings as PaddleX's pipeline configuration."""
+        self._engine("3")
+        det, rec, orientation = self._made["3"][1].used
+        options, words = {**PADDLE3, **self._options}, bool(self._steps["return_word_box"])
+        content = paddle3_config.config(options, {"det": det, "rec": rec, "ori": orientation}, words=words)
+        Path(yaml_path).write_text(paddle3_config.to_yaml(content), encoding="utf-8")
 
     @property
     def use_angle_cls(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from threadsafe_ocr import _core
-from threadsafe_ocr.compat import paddle_images
+from threadsafe_ocr.compat import paddle3_words, paddle_images
 from threadsafe_ocr.compat.paddle3_result import OCRResult
 from threadsafe_ocr.compat.paddle_images import Page
 from threadsafe_ocr.ocr import ThreadSafeOCR
@@ -88,10 +88,16 @@ class Paddle3:
             "rec_polys": [poly for _, poly in kept],
             "vis_fonts": [None] * len(kept),
         }
+        if self._words:
+            words = [paddle3_words.of(line, poly) for line, poly in kept]
+            found["text_word"] = [texts for texts, _ in words]
+            found["text_word_region"] = [regions for _, regions in words]
         if polys:
             # As 3.x: not there on an empty page, -1 where nobody looked.
             found["textline_orientation_angles"] = [int(line.upside_down) if line.upside_down is not None else -1 for line in answer.lines]
         found["rec_boxes"] = _upright(found["rec_polys"])
+        if self._words:
+            found["text_word_boxes"] = [_upright(regions) for regions in found["text_word_region"]]
         return OCRResult(found)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from threadsafe_ocr import model_sets
+from threadsafe_ocr.compat import paddle_convert
 from threadsafe_ocr.exceptions import InvalidArgumentError, ModelNotFoundError
 
 VERSIONS = {"2": ("PP-OCR", "PP-OCRv2", "PP-OCRv3", "PP-OCRv4"), "3": ("PP-OCRv3", "PP-OCRv4", "PP-OCRv5", "PP-OCRv6")}
@@ -113,7 +114,7 @@ def choose(generation: str, named: dict[str, Any]) -> Models:
         used[cls_wanted] = _CLS
         if cls_wanted != _CLS:
             replaced[cls_wanted] = _CLS
-    return Models(_spec(parts, named), used, _max_candidates(generation, parts["det"]), replaced)
+    return Models(_spec(generation, parts, named), used, _max_candidates(generation, parts["det"]), replaced)
 
 
 def _wanted(generation: str, named: dict[str, Any]) -> tuple[str, str]:
@@ -178,7 +179,7 @@ def _own(wanted: str) -> str:
     return "rec_model_dir or text_recognition_model_dir"
 
 
-def _spec(parts: dict[str, str], named: dict[str, Any]) -> Any:
+def _spec(generation: str, parts: dict[str, str], named: dict[str, Any]) -> Any:
     """A set's name where all is of one set, else the files."""
     given = [part for part in ("det", "rec", "cls") if named.get(f"{part}_dir")]
     if not given and parts["det"] == parts["rec"] and not named.get("dict"):
@@ -186,7 +187,7 @@ def _spec(parts: dict[str, str], named: dict[str, Any]) -> Any:
     files: dict[str, Any] = {}
     for part in ("det", "rec"):
         files[part] = _folder(named[f"{part}_dir"]) if part in given else _file(parts[part], part)
-    dictionary = named.get("dict") or (None if "rec" in given else _file(parts["rec"], "dict"))
+    dictionary = named.get("dict") or (_own_dictionary(generation, files["rec"], named) if "rec" in given else _file(parts["rec"], "dict"))
     files["dict"] = str(dictionary) if dictionary else None
     files["cls"] = _folder(named["cls_dir"]) if "cls" in given else _file(_NEAREST, "cls")
     return files
@@ -197,7 +198,15 @@ def _folder(given: Any) -> str:
     path = Path(given)
     if not path.exists():
         raise ModelNotFoundError(f"{path} is missing: a model is a folder with inference.onnx (and inference.yml), or an ONNX file")
-    return str(path)
+    return str(paddle_convert.readable(path)) if path.is_dir() else str(path)
+
+
+def _own_dictionary(generation: str, rec: str, named: dict[str, Any]) -> str | None:
+    """2.x brings the characters of its Chinese model, and takes them where a model comes without; 3.x's models have an inference.yml."""
+    beside = Path(rec) if Path(rec).is_dir() else Path(rec).parent
+    if generation != "2" or named.get("lang") not in (None, "ch") or (beside / "inference.yml").is_file():
+        return None
+    return _file("v4-mobile", "dict")
 
 
 def _file(model_set: str, part: str) -> str | None:
