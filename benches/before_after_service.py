@@ -85,27 +85,19 @@ def read_in_child(content: bytes) -> list[str]:
     return _child_read(content)
 
 
-def ours(*arguments: Any, **settings: Any) -> Read:
+def ours() -> Read:
     from threadsafe_ocr import ThreadSafeOCR
 
-    ocr = ThreadSafeOCR(*arguments, **settings)
+    ocr = ThreadSafeOCR()
     return lambda content: [line.text for line in ocr.read(content).lines]
 
 
 def ours_v4() -> Read:
     """The networks that PaddleOCR has above, with its settings."""
-    return ours(
-        "v4-mobile",
-        numerics="paddle2",
-        det_limit_side_len=960,
-        det_limit_type="max",
-        det_box_thresh=0.6,
-        det_unclip_ratio=1.5,
-        det_max_candidates=1000,
-        rec_score_thresh=0.5,
-        rec_group=6,
-        rec_min_width=320,
-    )
+    from threadsafe_ocr.compat.paddle import PaddleOCR
+
+    ocr = PaddleOCR(lang="ch", use_angle_cls=True, api="2", strict_models=True)
+    return lambda content: [text for _, (text, _) in ocr.ocr(content, cls=True)[0] or []]
 
 
 ENGINES: dict[str, Callable[[], Read]] = {engine.__name__: engine for engine in (shared, lock, queue, pool, ours_v4, ours)}

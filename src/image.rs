@@ -75,6 +75,12 @@ impl Image {
     pub fn pixels(&self) -> &[u8] {
         &self.data
     }
+
+    /// The bytes of [`Self::pixels`].
+    #[must_use]
+    pub fn into_pixels(self) -> Vec<u8> {
+        self.data
+    }
 }
 
 /// What the header of an encoded image says.
@@ -129,6 +135,44 @@ pub fn probe_file(path: &Path, max_pixels: u64) -> Result<(Header, u64)> {
 /// # Errors
 /// [`Error::InvalidImage`] as [`probe`] (judged before pixels are allocated), and when the picture's data are damaged or end early.
 pub fn decode(encoded: &[u8], max_pixels: u64) -> Result<Image> {
+    let (plan, raw) = read(encoded, max_pixels)?;
+    let image = Image::new(plan.width, plan.height, raw.into_bgr())?;
+    Ok(plan.turn.apply(image))
+}
+
+/// As `OpenCV` decodes for `IMREAD_COLOR`: turned as EXIF says, whatever is transparent in its colour.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_color(encoded: &[u8], max_pixels: u64) -> Result<Image> {
+    let (plan, raw) = read(encoded, max_pixels)?;
+    let image = Image::new(plan.width, plan.height, raw.without_alpha().into_bgr())?;
+    Ok(plan.turn.apply(image))
+}
+
+/// As `OpenCV` decodes for `IMREAD_UNCHANGED`, but 16-bit samples as their high byte: neither turned nor laid over anything. Width, height, and
+/// pixels of 3 bytes, blue first, or of 4 where there is transparency, the last being alpha.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_unchanged(encoded: &[u8], max_pixels: u64) -> Result<(u32, u32, Vec<u8>)> {
+    let (plan, raw) = read(encoded, max_pixels)?;
+    let data = match raw.layout {
+        Layout::GrayAlpha => {
+            raw.data.as_chunks::<2>().0.iter().flat_map(|&[gray, alpha]| [gray, gray, gray, alpha]).collect()
+        }
+        Layout::Rgba => {
+            let mut data = raw.data;
+            data.as_chunks_mut::<4>().0.iter_mut().for_each(|pixel| pixel.swap(0, 2));
+            data
+        }
+        _ => raw.into_bgr(),
+    };
+    Ok((plan.width, plan.height, data))
+}
+
+/// The pixels as they are stored, and what the header said.
+fn read(encoded: &[u8], max_pixels: u64) -> Result<(Plan, Raw)> {
     let plan = inspect(&mut Cursor::new(encoded), encoded.len() as u64, max_pixels)?;
     let raw = guarded(plan.format, || match plan.format {
         Format::Jpeg => decode_jpeg(encoded, &plan),
@@ -138,9 +182,7 @@ pub fn decode(encoded: &[u8], max_pixels: u64) -> Result<Image> {
         Format::WebP => decode_webp(encoded, &plan),
         Format::Tiff => decode_tiff(encoded, &plan),
     })?;
-    let data = raw.layout.into_bgr(raw.data);
-    let image = Image::new(plan.width, plan.height, data)?;
-    Ok(plan.turn.apply(image))
+    Ok((plan, raw))
 }
 
 /// How the bytes of a raw array are to be read.
@@ -442,6 +484,28 @@ fn plan_of(decoder: &impl ImageDecoder, format: Format, scratch: u64) -> Plan {
 struct Raw {
     layout: Layout,
     data: Vec<u8>,
+}
+
+impl Raw {
+    fn into_bgr(self) -> Vec<u8> {
+        self.layout.into_bgr(self.data)
+    }
+
+    fn without_alpha(self) -> Self {
+        let Self { layout, mut data } = self;
+        let layout = match layout {
+            Layout::GrayAlpha => {
+                compact::<2, 1>(&mut data, |[gray, _]| [gray]);
+                Layout::Gray
+            }
+            Layout::Rgba => {
+                compact::<4, 3>(&mut data, |[red, green, blue, _]| [red, green, blue]);
+                Layout::Rgb
+            }
+            other => other,
+        };
+        Self { layout, data }
+    }
 }
 
 /// Runs one of the `image` crate's decoders under the plan's limits.
@@ -1373,6 +1437,25 @@ mod tests {
             file.extend(rest);
         }
         [&file, &[0; 4][..], &extra, strip].concat()
+    }
+
+    #[test]
+    fn opencvs_two_ways_with_transparency_and_exif() {
+        let pixels = [[10, 20, 30, 0], [40, 50, 60, 255]];
+        let rgba = encode(RgbaImage::from_raw(2, 1, pixels.concat()).unwrap(), ImageFormat::Png);
+        let bgr = [30, 20, 10, 60, 50, 40];
+        assert_eq!(decode_color(&rgba, ROOM).unwrap().pixels(), bgr);
+        assert_eq!(decode_unchanged(&rgba, ROOM).unwrap(), (2, 1, vec![30, 20, 10, 0, 60, 50, 40, 255]));
+        let gray = ::image::GrayAlphaImage::from_raw(1, 1, vec![7, 9]).unwrap();
+        let gray = encode(gray, ImageFormat::Png);
+        assert_eq!(decode_color(&gray, ROOM).unwrap().pixels(), [7; 3]);
+        assert_eq!(decode_unchanged(&gray, ROOM).unwrap(), (1, 1, vec![7, 7, 7, 9]));
+        // Turned by a quarter: only for colour.
+        let turned = with_segment(&encode(picture(60, 40), ImageFormat::Jpeg), &exif_segment(6));
+        assert_eq!(decode_color(&turned, ROOM).unwrap(), decode(&turned, ROOM).unwrap());
+        let (width, height, data) = decode_unchanged(&turned, ROOM).unwrap();
+        assert_eq!((width, height, data.len()), (60, 40, 60 * 40 * 3));
+        assert!(decode_unchanged(b"hello", ROOM).is_err() && decode_color(b"hello", ROOM).is_err());
     }
 
     #[test]

@@ -368,7 +368,7 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
         boxes = look(page, image, second).await?;
     }
     let quads: Vec<Quad> = boxes.iter().map(|detected| detected.quad).collect();
-    let order = order(numerics, &quads, Direction::Right);
+    let order = order(&quads, Direction::Right, numerics, page.steps);
     let line = |i: usize| {
         let (quad, score) = (quads[i], boxes[i].score);
         let cut_out = if numerics == Numerics::Paddle3 { geometry::crop_quad(&quad) } else { quad };
@@ -389,9 +389,10 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// The order of a page's lines, text running `towards`.
-fn order(numerics: Numerics, quads: &[Quad], towards: Direction) -> Vec<usize> {
+/// The order of a page's lines, text running `towards`. 2.x sorts boxes only to read them: detection alone gives them as they are found.
+fn order(quads: &[Quad], towards: Direction, numerics: Numerics, steps: Steps) -> Vec<usize> {
     match numerics {
+        Numerics::Paddle2 if !steps.recognize => (0..quads.len()).collect(),
         Numerics::Paddle2 | Numerics::Paddle3 => geometry::sort_reading_order(quads, towards),
         Numerics::RapidOcr => geometry::sort_rows(quads),
         Numerics::MinerU => (0..quads.len()).collect(),
@@ -459,7 +460,7 @@ async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
     let quads: Vec<Quad> = found.iter().map(|line| line.quad).collect();
     let directions = found.iter().zip(&verdicts).map(|(line, verdict)| Direction::of(line.sideways, verdict.turned));
     let towards = if has_own_way { geometry::main_direction(&quads, directions) } else { Direction::Right };
-    let lines = order(page.options.numerics, &quads, towards).into_iter().map(line);
+    let lines = order(&quads, towards, page.options.numerics, page.steps).into_iter().map(line);
     Ok(lines.filter(|l| !page.steps.recognize || l.score >= page.options.recognition.score_thresh).collect())
 }
 
@@ -543,4 +544,19 @@ async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<
 
 fn unexpected(stage: &'static str) -> Error {
     Error::inference(stage, "the answer of another stage")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paddle2s_detection_alone_leaves_boxes_as_they_were_found() {
+        let at = |y: f32| Quad([(0.0, y), (9.0, y), (9.0, y + 5.0), (0.0, y + 5.0)].map(|(x, y)| Point { x, y }));
+        let quads = [at(40.0), at(0.0)];
+        let order = |numerics, recognize| order(&quads, Direction::Right, numerics, Steps { detect: true, recognize });
+        assert_eq!(order(Numerics::Paddle2, false), [0, 1]);
+        assert_eq!(order(Numerics::Paddle2, true), [1, 0]);
+        assert_eq!(order(Numerics::Paddle3, false), [1, 0]);
+    }
 }

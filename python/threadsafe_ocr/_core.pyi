@@ -17,6 +17,7 @@ __all__ = [
     "before_fork",
     "cores",
     "crops",
+    "decode",
     "init",
     "model_cache",
     "next_news",
@@ -65,6 +66,9 @@ def cores() -> int:
 
 def crops(page: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> list[npt.NDArray[np.uint8]]:
     """Cuts boxes, (n, 4, 2), out of a BGR page as PaddleOCR 2.x does: straightened, tall ones turned left; without the GIL."""
+
+def decode(encoded: bytes, color: bool, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Decodes as `cv2.imdecode`: IMREAD_COLOR for `color`, else IMREAD_UNCHANGED (8 bits a sample, HxWx3 or HxWx4); without the GIL."""
 
 def unload() -> None:
     """Unloads all models and ends the workers; ConfigError while an engine is open."""

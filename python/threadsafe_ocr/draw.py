@@ -165,11 +165,11 @@ def _type(panel: Image.Image, line: TextLine, text: str, font: str | os.PathLike
 
 def _sized(font: str | os.PathLike[str] | None, text: str, width: float, height: float) -> Any:
     size = max(height * TEXT_HEIGHT, 4.0)
-    wide = _font(font, size).getlength(text)
-    return _font(font, max(size * min(width / wide, 1.0), 4.0) if wide else size)
+    wide = load_font(font, size).getlength(text)
+    return load_font(font, max(size * min(width / wide, 1.0), 4.0) if wide else size)
 
 
-def _font(path: str | os.PathLike[str] | None, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def load_font(path: str | os.PathLike[str] | None, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     from PIL import ImageFont
 
     return ImageFont.truetype(path, size) if path else ImageFont.load_default(size)

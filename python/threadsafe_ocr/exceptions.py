@@ -17,6 +17,10 @@ class ConfigError(OcrError, ValueError):
     """A setting has a value that cannot work."""
 
 
+class InvalidArgumentError(ConfigError, AssertionError):
+    """Of `threadsafe_ocr.compat`: an argument for which the original fails an assertion."""
+
+
 class ModelLoadError(OcrError, RuntimeError):
     """A model file is there and cannot be used; the message names it."""
 

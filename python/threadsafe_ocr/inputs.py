@@ -26,7 +26,12 @@ class Source(NamedTuple):
 
 
 def source(value: Any, *, rgb: bool) -> Source:
-    """What `value` is; `rgb` is what the caller says of arrays. A file object is read here, since nothing else tells its size."""
+    """What `value` is, unless it is told already; `rgb` is what the caller says of arrays.
+
+    A file object is read here, since nothing else tells its size.
+    """
+    if isinstance(value, Source):
+        return value
     # PIL is looked up, not imported: whoever has one of its images has imported it.
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(value, pil.Image):

@@ -130,7 +130,7 @@ def get(name: str, *, wheels: Path | None = None, say: Callable[[str], None] = l
         return folder() / name
     if not missing(name) and not damaged(name):
         return cache() / name
-    with _new_folder(name) as work:
+    with new_folder(name) as work:
         downloads = work / "wheels"
         files = prepare(sets[name], Wheels(downloads, wheels, say))
         shutil.rmtree(downloads, ignore_errors=True)
@@ -164,7 +164,7 @@ def add(source: Path, name: str | None = None) -> str:
             raise ModelLoadError(f"{source} is not the set {name!r}: {different[0]} differs; give own models another --name")
     elif (cache() / name).exists() and name not in added():
         raise ConfigError(f"{cache() / name} is there and is no model set; give it another --name")
-    with _new_folder(name) as work:
+    with new_folder(name) as work:
         for path in found:
             (work / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / path, work / path)
@@ -174,7 +174,7 @@ def add(source: Path, name: str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _new_folder(name: str) -> Iterator[Path]:
+def new_folder(name: str) -> Iterator[Path]:
     """A folder that becomes the set's when all went well, and is gone otherwise."""
     place = cache()
     try:

@@ -28,7 +28,7 @@ mod core {
     #[pymodule_export]
     use super::model_cache;
     #[pymodule_export]
-    use super::pixels::crops;
+    use super::pixels::{crops, decode};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -1,14 +1,34 @@
-//! Pixels for callers with rules of their own: the crops of given boxes.
+//! Pixels for callers with rules of their own: decoding in OpenCV's two ways, and the crops of given boxes.
 
 use numpy::ndarray::{Array3, ArrayView3, Axis};
 use numpy::{IntoPyArray, PyArray3, PyReadonlyArray3};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use super::errors::InvalidImageError;
 use crate::geometry::{self, Point, Quad};
 use crate::image::{self, Channels, Image};
 
 type Pixels<'py> = Bound<'py, PyArray3<u8>>;
+
+/// Decodes as `cv2.imdecode` does: `IMREAD_COLOR` for `color`, else `IMREAD_UNCHANGED`; without the GIL.
+#[pyfunction]
+pub(super) fn decode<'py>(
+    py: Python<'py>,
+    encoded: &Bound<'py, PyBytes>,
+    color: bool,
+    max_pixels: u64,
+) -> PyResult<Pixels<'py>> {
+    let bytes = encoded.as_bytes();
+    let (width, height, data) = py.detach(|| {
+        if !color {
+            return image::decode_unchanged(bytes, max_pixels);
+        }
+        let image = image::decode_color(bytes, max_pixels)?;
+        Ok((image.width(), image.height(), image.into_pixels()))
+    })?;
+    to_array(py, width, height, data)
+}
 
 /// Cuts boxes, float32 (n, 4, 2), out of a BGR page as 2.x does: straightened, tall ones turned left; without the GIL.
 #[pyfunction]
@@ -22,7 +42,7 @@ pub(super) fn crops<'py>(
         return Err(InvalidImageError::new_err("crops are cut out of pixels HxWx3, for boxes of shape (n, 4, 2)"));
     }
     let cut = py.detach(|| cut(&page, &boxes))?;
-    cut.into_iter().map(|image| to_array(py, image.width(), image.height(), image.pixels().to_vec())).collect()
+    cut.into_iter().map(|image| to_array(py, image.width(), image.height(), image.into_pixels())).collect()
 }
 
 fn cut(page: &ArrayView3<'_, u8>, boxes: &ArrayView3<'_, f32>) -> crate::Result<Vec<Image>> {

@@ -73,6 +73,7 @@ def run_block(block: str) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.filterwarnings("ignore:PaddleOCR. v6-small reads in place of:UserWarning")
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[f"{name}-{i}" for i, (name, _) in enumerate(BLOCKS)])
 def test_what_the_guides_show_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     run_block(block)

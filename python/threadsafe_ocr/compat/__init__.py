@@ -1,1 +1,1 @@
-"""Other packages' classes on this engine: existing code keeps its calls and its answers. docs/migration.md has the differences."""
+"""Classes with the interfaces of other OCR packages, on the engine of this one."""

@@ -1,0 +1,126 @@
+"""What PaddleOCR 3.x's `predict` answers: a dict that prints, draws and saves itself."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import random
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from threadsafe_ocr import draw
+from threadsafe_ocr.result import OcrResult, TextLine
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# In the class `str` is a property.
+_Text = str
+_Plain = dict[str, Any]
+
+# The keys of `json` and `str`, in 3.x's order; those that are not there are left out.
+_SHOWN = (
+    "input_path", "page_index", "model_settings", "dt_polys", "text_det_params", "text_type", "textline_orientation_angles",
+    "text_rec_score_thresh", "return_word_box", "rec_texts", "rec_scores", "rec_polys", "rec_boxes", "text_word_boxes", "text_word",
+)  # fmt: skip
+_AS_ARRAYS = ("dt_polys", "textline_orientation_angles", "rec_scores", "rec_polys", "rec_boxes")
+
+
+class OCRResult(dict[str, Any]):
+    """A page as 3.x has it; the keys are those of 3.7. Safe to read from any thread.
+
+    Coordinates are int16 arrays: dt_polys and rec_polys lists of (4, 2), rec_boxes (n, 4); dt_polys has every line found, the rec_ keys
+    those that were kept.
+    """
+
+    @property
+    def json(self) -> dict[_Text, _Plain]:
+        """{"res": ...} of plain Python values."""
+        return {"res": {key: _plain(value) for key, value in self._shown()}}
+
+    @property
+    def str(self) -> dict[_Text, _Plain]:
+        """{"res": ...} with coordinates and scores as arrays."""
+        return {"res": {key: np.array(value) if key in _AS_ARRAYS else value for key, value in self._shown()}}
+
+    def print(self, json_format: bool = False, indent: int = 4, ensure_ascii: bool = False) -> None:
+        """Prints it to standard output; arrays shortened unless json_format."""
+        print(json.dumps(self.json, indent=indent, ensure_ascii=ensure_ascii) if json_format else _short(self.str))
+
+    @property
+    def img(self) -> dict[_Text, Image.Image]:
+        """{"ocr_res_img": the page with its boxes, the text beside it}. Raises ConfigError without Pillow."""
+        pixels = self["doc_preprocessor_res"]["output_img"]
+        height, width = pixels.shape[:2]
+        words = [(text, box) for texts, boxes in self._words() for text, box in zip(texts, boxes, strict=False)]
+        boxes = words or list(zip(self["rec_texts"], self["rec_polys"], strict=True))
+        lines = tuple(TextLine(text, 1.0, np.asarray(box, np.float32)) for text, box in boxes)
+        return {"ocr_res_img": draw.draw(OcrResult(lines, width, height), pixels)}
+
+    def save_to_img(self, save_path: Any) -> None:
+        """Into `save_path` if that is an image's name, else into that folder as NAME_ocr_res_img.SUFFIX."""
+        for key, picture in self.img.items():
+            suffix = Path(self._name()).suffix if _is(self._name(), "image/") else ".png"
+            picture.save(self._target(save_path, "image/", f"_{key}{suffix}"))
+
+    def save_to_json(self, save_path: Any, indent: int = 4, ensure_ascii: bool = False) -> None:
+        """Into `save_path` if that is a JSON file's name, else into that folder as NAME_res.json."""
+        content = json.dumps(self.json["res"], indent=indent, ensure_ascii=ensure_ascii)
+        self._target(save_path, "application/json", "_res.json").write_text(content, encoding="utf-8")
+
+    def save_all(self, save_path: Any) -> None:
+        """Both into a folder."""
+        self.save_to_json(save_path)
+        self.save_to_img(save_path)
+
+    def _shown(self) -> list[tuple[_Text, Any]]:
+        return [(key, self[key]) for key in _SHOWN if key in self]
+
+    def _words(self) -> list[tuple[Any, Any]]:
+        return list(zip(self.get("text_word", ()), self.get("text_word_region", ()), strict=True))
+
+    def _name(self) -> _Text:
+        """The input's file name, with the page's number; of an array the time and a random number, the same for all that is saved."""
+        path, page = self["input_path"], self["page_index"]
+        if path is None:
+            made_up: _Text = self.__dict__.setdefault("_made_up", f"{int(time.time())}_{random.randint(1000, 9999)}")
+            return made_up
+        name = Path(path)
+        return name.name if page is None else f"{name.stem}_{page}{name.suffix}"
+
+    def _target(self, save_path: Any, kind: _Text, ending: _Text) -> Path:
+        path = Path(save_path)
+        if not _is(path.name, kind):
+            path = path / f"{Path(self._name()).stem}{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _is(name: str, kind: str) -> bool:
+    return (mimetypes.guess_type(name)[0] or "").startswith(kind)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _short(value: Any) -> str:
+    """A repr with arrays cut to their ends; numpy's own setting for that is the whole process's."""
+    if isinstance(value, np.ndarray):
+        return f"array({np.array2string(value, threshold=1, edgeitems=1, separator=', ', prefix='array(')}, shape={value.shape})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_short(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list) and any(isinstance(item, np.ndarray) for item in value):
+        return "[" + ", ".join(_short(item) for item in value) + "]"
+    return repr(value)

@@ -1,0 +1,142 @@
+"""What PaddleOCR's two generations read, each decoded as its own generation decodes it."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from threadsafe_ocr import _core
+from threadsafe_ocr.exceptions import ConfigError, InvalidImageError
+from threadsafe_ocr.inputs import Source, source
+
+Pixels = npt.NDArray[np.uint8]
+
+# The engine refuses larger pages by their header, before they are decoded here.
+_MOST_PIXELS = 1 << 40
+_URL_SECONDS = 30
+_URL_BYTES = 256 << 20
+TIFF = {"tif", "tiff"}
+# 3.x looks at the names of files; GIF is ours.
+SUFFIXES = {"bmp", "dib", "jpeg", "jpg", "png", "webp", "gif", "pbm", "pgm", "ppm", "pnm", "sr", "ras", *TIFF}
+
+
+def is_url(value: Any) -> bool:
+    """Whether it is to be downloaded."""
+    return isinstance(value, str) and value.startswith(("http://", "https://"))
+
+
+def is_pdf(value: Any) -> bool:
+    """Whether it is the path of a PDF."""
+    return isinstance(value, (str, os.PathLike)) and os.fspath(value)[-4:] in (".pdf", ".PDF")
+
+
+def download(url: str, *, allowed: bool) -> bytes:
+    """The content. Raises ConfigError where URLs are not allowed, InvalidImageError where the server gives nothing."""
+    if not allowed:
+        raise ConfigError(f"{url} would be downloaded; PaddleOCR(allow_urls=True) does that")
+    try:
+        with urllib.request.urlopen(url, timeout=_URL_SECONDS) as answer:
+            content: bytes = answer.read(_URL_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidImageError(f"{url} cannot be downloaded: {error}") from error
+    if len(content) > _URL_BYTES:
+        raise InvalidImageError(f"{url} has more than {_URL_BYTES >> 20} MiB")
+    return content
+
+
+def pdf_pages(path: str) -> Iterator[Pixels]:
+    """The pages as BGR pixels at twice 72 dpi, one after the other."""
+    raise InvalidImageError(f"{path}: PDFs are not read here; render their pages to PNG first")
+
+
+def _decoded(value: Any, *, color: bool) -> Pixels:
+    """Pixels of a path or bytes, in OpenCV's way."""
+    content = value if isinstance(value, bytes) else Path(value).read_bytes()
+    return _core.decode(content, color, _MOST_PIXELS)
+
+
+def as_given(value: Any, then: Callable[[Pixels], Pixels], *, color: bool) -> Source:
+    """A page that is decoded, once it has its permit, to what `then` makes of the pixels."""
+    found = source(value, rgb=False)
+    if isinstance(found.head, (str, bytes)):
+        return Source(found.head, False, lambda: then(_decoded(found.head, color=color)))
+    if isinstance(found.head, np.ndarray):
+        return Source(found.head, False, lambda: then(found.head))
+    # PIL's are RGB, upright.
+    return Source(found.head, False, lambda: then(_bgr(found.load())))
+
+
+def _bgr(pixels: Pixels) -> Pixels:
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]])
+
+
+class Page(NamedTuple):
+    """A page for 3.x: where it is from (of a PDF or TIFF which page, from 0), and its pixels, which are there once it was started."""
+
+    source: Source
+    path: str | None
+    number: int | None
+    pixels: list[Pixels]
+
+
+def _page(value: Any, path: str | None = None, index: int | None = None) -> Page:
+    pixels: list[Pixels] = []
+
+    def keep(found: Pixels) -> Pixels:
+        pixels.append(found)
+        # 3.x reads the first three channels of four.
+        return np.ascontiguousarray(found[:, :, :3]) if found.ndim == 3 and found.shape[2] == 4 else found
+
+    return Page(as_given(value, keep, color=True), path, index, pixels)
+
+
+def pages(inputs: Any, *, allow_urls: bool) -> Iterator[Page]:
+    """What 3.x's `predict` reads: an array, a path, a folder with all below it, or a list of these; bytes, PIL images and Path too.
+
+    What cannot be read by its kind is left out with a UserWarning, as 3.x leaves it out with a line in its log.
+    """
+    for value in inputs if isinstance(inputs, list) else [inputs]:
+        if is_url(value):
+            yield _page(download(value, allowed=allow_urls), value)
+        elif isinstance(value, (str, os.PathLike)):
+            yield from _of_path(os.fspath(value))
+        elif value is None or isinstance(value, (int, float, tuple, dict, set)):
+            warnings.warn(f"a {type(value).__name__} cannot be read and is left out; give an array or a path", UserWarning, stacklevel=2)
+        else:
+            yield _page(value)
+
+
+def inside(folder: str) -> list[str]:
+    """The images and PDFs of a folder and of all folders in it, sorted."""
+    files = sorted(os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
+    return [file for file in files if file.rsplit(".", 1)[-1].lower() in {*SUFFIXES, "pdf"}]
+
+
+def _of_path(path: str) -> Iterator[Page]:
+    suffix = path.rsplit(".", 1)[-1].lower()
+    if is_pdf(path):
+        for index, pixels in enumerate(pdf_pages(path)):
+            yield _page(pixels, path, index)
+    elif suffix in TIFF:
+        yield _page(path, path, 0)
+    elif suffix in SUFFIXES:
+        yield _page(path, path)
+    elif os.path.isdir(path):
+        files = inside(path)
+        if not files:
+            raise InvalidImageError(f"there is no image in {path}")
+        for file in files:
+            yield from _of_path(file)
+    else:
+        warnings.warn(
+            f"{path} is left out: it is no folder and its name does not end as an image's ({', '.join(sorted(SUFFIXES))})",
+            UserWarning,
+            stacklevel=2,
+        )

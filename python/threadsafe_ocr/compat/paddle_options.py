@@ -1,0 +1,123 @@
+"""The keywords of PaddleOCR's two generations, and what each generation does where nothing is said."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from threadsafe_ocr.exceptions import ConfigError, InvalidArgumentError
+
+_BOTH: dict[str, Any] = {
+    "det_thresh": 0.3,
+    "det_box_thresh": 0.6,
+    "det_unclip_ratio": 1.5,
+    "det_use_dilation": False,
+    "det_score_mode": "fast",
+    "cls_thresh": 0.9,
+    "rec_group": 6,
+    "rec_min_width": 320,
+    "rec_width_step": 1,
+}
+# Of 2.7 to 2.10; whether single lines are turned is up to the call.
+PADDLE2: dict[str, Any] = {
+    **_BOTH,
+    "numerics": "paddle2",
+    "det_limit_side_len": 960,
+    "det_limit_type": "max",
+    "det_max_side": 65536,
+    "det_max_candidates": 1000,
+    "rec_score_thresh": 0.5,
+    "rec_max_width": 65536,
+    "use_textline_orientation": False,
+}
+# Of 3.7's pipeline "OCR"; its max_candidates are those of the detection model.
+PADDLE3: dict[str, Any] = {
+    **_BOTH,
+    "numerics": "paddle3",
+    "det_limit_side_len": 64,
+    "det_limit_type": "min",
+    "det_max_side": 4000,
+    "rec_score_thresh": 0.0,
+    "rec_max_width": 3200,
+    "use_textline_orientation": True,
+}
+
+# Name in 2.x, in 3.x -> the engine's option, which is understood too.
+_NAMES = [
+    ("det_limit_side_len", "text_det_limit_side_len", "det_limit_side_len"),
+    ("det_limit_type", "text_det_limit_type", "det_limit_type"),
+    ("det_db_thresh", "text_det_thresh", "det_thresh"),
+    ("det_db_box_thresh", "text_det_box_thresh", "det_box_thresh"),
+    ("det_db_unclip_ratio", "text_det_unclip_ratio", "det_unclip_ratio"),
+    ("use_dilation", None, "det_use_dilation"),
+    ("det_db_score_mode", None, "det_score_mode"),
+    (None, "text_det_max_side_limit", "det_max_side"),
+    ("use_angle_cls", "use_textline_orientation", "use_textline_orientation"),
+    ("cls_thresh", None, "cls_thresh"),
+    ("drop_score", "text_rec_score_thresh", "rec_score_thresh"),
+    ("rec_batch_num", "text_recognition_batch_size", "rec_group"),
+]
+OPTIONS = {name: names[-1] for names in _NAMES for name in names if name}
+
+# 3.x refuses other keywords than its own; these it still knows, and says by which name.
+DEPRECATED = {
+    "det_model_dir": "text_detection_model_dir",
+    "det_limit_side_len": "text_det_limit_side_len",
+    "det_limit_type": "text_det_limit_type",
+    "det_db_thresh": "text_det_thresh",
+    "det_db_box_thresh": "text_det_box_thresh",
+    "det_db_unclip_ratio": "text_det_unclip_ratio",
+    "rec_model_dir": "text_recognition_model_dir",
+    "rec_batch_num": "text_recognition_batch_size",
+    "use_angle_cls": "use_textline_orientation",
+    "cls_model_dir": "textline_orientation_model_dir",
+    "cls_batch_num": "textline_orientation_batch_size",
+}
+# All keywords of 3.7.
+_KNOWN_TO_3 = {
+    *DEPRECATED, *DEPRECATED.values(),
+    "doc_orientation_classify_model_name", "doc_orientation_classify_model_dir", "doc_unwarping_model_name", "doc_unwarping_model_dir",
+    "text_detection_model_name", "textline_orientation_model_name", "text_recognition_model_name", "use_doc_orientation_classify",
+    "use_doc_unwarping", "text_det_input_shape", "text_rec_score_thresh", "return_word_box", "text_rec_input_shape", "lang", "ocr_version",
+    "paddlex_config", "device", "engine", "engine_config", "enable_hpi", "use_tensorrt", "precision", "enable_mkldnn",
+    "mkldnn_cache_capacity", "cpu_threads", "enable_cinn",
+}  # fmt: skip
+
+_log = logging.getLogger("threadsafe_ocr")
+_told: set[str] = set()
+
+
+def take(keywords: dict[str, Any]) -> dict[str, Any]:
+    """Takes the engine's options out of `keywords`, by whichever name; None is the default. Raises ConfigError where two names differ."""
+    return take_named(keywords, OPTIONS)
+
+
+def take_named(keywords: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Takes what has a name of `names`, under what that name means. Raises ConfigError where two names mean one thing."""
+    found: dict[str, Any] = {}
+    by: dict[str, str] = {}
+    for name in [name for name in keywords if name in names]:
+        value = keywords.pop(name)
+        if value is None:
+            continue
+        meaning = names[name]
+        if meaning in by:
+            raise ConfigError(f"`{by[meaning]}` and `{name}` are mutually exclusive: they mean the same")
+        by[meaning] = name
+        # 2.x's argument parser has it as a float.
+        found[meaning] = int(value) if meaning == "det_limit_side_len" else value
+    return found
+
+
+def tell_without_effect(names: set[str]) -> None:
+    """Says once a process which keywords do nothing here."""
+    new = names - _told
+    if new:
+        _told.update(new)
+        _log.info("PaddleOCR's keywords without effect here: %s", ", ".join(sorted(new)))
+
+
+def refuse_unknown_to_3(names: set[str]) -> None:
+    """As 3.x does."""
+    if unknown := names - _KNOWN_TO_3:
+        raise InvalidArgumentError(f"Unknown argument: {min(unknown)}")

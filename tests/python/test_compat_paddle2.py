@@ -1,0 +1,367 @@
+"""PaddleOCR 2.x's calls: every nesting, keyword and rule; texts are those of the default models."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import PAGES, Run
+from paddle_calls import BAND, BLANK, CROP
+from threadsafe_ocr import (
+    ConfigError,
+    EngineClosedError,
+    ImageNotFoundError,
+    InvalidImageError,
+    ModelNotFoundError,
+    OcrError,
+    OcrTimeoutError,
+    ThreadSafeOCR,
+)
+from threadsafe_ocr.compat import paddle_models
+from threadsafe_ocr.compat.paddle import PaddleOCR
+from threadsafe_ocr.compat.paddle_options import PADDLE2
+
+# PaddleOCR's models are not in the package; tests of their own look at the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:PaddleOCR. v6-small reads in place of:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def paddle() -> Iterator[PaddleOCR]:
+    made = PaddleOCR(use_angle_cls=True, lang="en")
+    yield made
+    made.close()
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(Image.open(path).convert("RGB"))[:, :, ::-1])
+
+
+@pytest.fixture(scope="module")
+def band() -> np.ndarray:
+    """A few lines, so that a test of many reads takes seconds."""
+    return np.ascontiguousarray(pixels(BAND)[:260, :700])
+
+
+@pytest.fixture(scope="module")
+def file(band: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pages") / "band.png"
+    Image.fromarray(band[:, :, ::-1]).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def crop() -> np.ndarray:
+    return pixels(CROP)
+
+
+def texts(page: list) -> list[str]:
+    return [text for _, (text, _) in page]
+
+
+def test_a_page_is_a_list_of_boxes_with_their_text_and_score(paddle: PaddleOCR, band: np.ndarray, ocr: ThreadSafeOCR) -> None:
+    (page,) = paddle.ocr(band)
+    assert type(page) is list
+    assert page
+    for line in page:
+        assert type(line) is list
+        box, answer = line
+        assert type(answer) is tuple
+        text, score = answer
+        assert (type(text), type(score)) == (str, float)
+        assert [len(point) for point in box] == [2, 2, 2, 2]
+        assert all(type(value) is float and value == int(value) for point in box for value in point)
+        assert score >= 0.5
+    plain = ocr.read(band, **{**PADDLE2, "use_textline_orientation": True})
+    assert texts(page) == [line.text for line in plain.lines]
+
+
+def test_a_page_without_text_is_none_or_an_empty_list(paddle: PaddleOCR) -> None:
+    assert paddle.ocr(BLANK) == [None]
+    assert paddle.ocr(BLANK, rec=False) == [None]
+    assert paddle(BLANK)[:2] == ([], [])
+    assert PaddleOCR(lang="en", none_for_empty=False).ocr(BLANK) == [[]]
+
+
+def test_lines_below_drop_score_are_left_out_of_this_call_only(paddle: PaddleOCR, band: np.ndarray) -> None:
+    every = paddle.ocr(band)
+    assert paddle.ocr(band, drop_score=1.0) == [None]
+    assert paddle.ocr(band) == every
+
+
+def test_detection_alone_gives_boxes_as_they_were_found(paddle: PaddleOCR, band: np.ndarray) -> None:
+    (boxes,) = paddle.ocr(band, rec=False)
+    read = [box for box, _ in paddle.ocr(band, drop_score=0.0)[0]]
+    assert sorted(boxes) == sorted(read)
+    # From the bottom to the top, as contours are found.
+    assert boxes[0][0][1] > boxes[-1][0][1]
+    assert read[0][0][1] < read[-1][0][1]
+    found, seconds = paddle.text_detector(band)
+    assert (found.dtype, found.tolist()) == (np.float32, boxes)
+    assert seconds > 0
+
+
+def test_crops_nest_as_in_each_release(paddle: PaddleOCR, crop: np.ndarray) -> None:
+    one = paddle.ocr(crop, det=False)
+    ((line,),) = one
+    assert (type(one[0]), type(line), type(line[0]), type(line[1])) == (list, tuple, str, float)
+    assert paddle.ocr([crop, crop], det=False) == [[line, line]]
+    assert paddle.ocr([], det=False) == [[]]
+    older = PaddleOCR(lang="en", api="2.7")
+    assert older.ocr([crop, crop], det=False) == [[line], [line]]
+
+
+def test_orientation_alone_answers_labels(paddle: PaddleOCR, crop: np.ndarray) -> None:
+    upside_down = crop[::-1, ::-1]
+    ((first, second),) = paddle.ocr([crop, upside_down], det=False, rec=False)
+    assert (first[0], second[0]) == ("0", "180")
+    assert (type(first), type(first[1])) == (list, np.float32)
+    assert PaddleOCR(lang="en", api="2.7", use_angle_cls=True).ocr([crop, crop], det=False, rec=False) == [[first], [first]]
+    # Where nobody is to look, 2.x has no labels.
+    assert paddle.ocr(crop, det=False, rec=False, cls=False) == []
+    assert PaddleOCR(lang="en").ocr(crop, det=False, rec=False) == []
+
+
+def test_upside_down_lines_are_turned_where_both_the_object_and_the_call_say_so(paddle: PaddleOCR, crop: np.ndarray) -> None:
+    upside_down = crop[::-1, ::-1]
+    upright = paddle.ocr(crop, det=False)[0][0][0]
+    assert paddle.ocr(upside_down, det=False)[0][0][0] == upright
+    assert paddle.ocr(upside_down, det=False, cls=False)[0][0][0] != upright
+    assert PaddleOCR(lang="en").ocr(upside_down, det=False, cls=True)[0][0][0] != upright
+
+
+def test_the_parts_can_be_called(paddle: PaddleOCR, band: np.ndarray, crop: np.ndarray) -> None:
+    boxes, answers, times = paddle(band)
+    assert [[box.tolist(), answer] for box, answer in zip(boxes, answers, strict=True)] == paddle.ocr(band)[0]
+    assert (boxes[0].dtype, boxes[0].shape, set(times)) == (np.float32, (4, 2), {"det", "rec", "cls", "all"})
+    boxes[0][0, 0] = 1  # not read-only
+    assert paddle(None) == (None, None, dict.fromkeys(("det", "rec", "cls", "all"), 0.0))
+    upside_down = crop[::-1, ::-1]
+    upright, labels, _ = paddle.text_classifier([crop, upside_down])
+    assert [label for label, _ in labels] == ["0", "180"]
+    assert np.array_equal(upright[1], crop)
+    read, _ = paddle.text_recognizer(upright)
+    assert read == paddle.ocr([crop, crop], det=False)[0]
+    assert (paddle.use_angle_cls, paddle.drop_score, paddle.page_num, paddle.args.lang) == (True, 0.5, 0, "en")
+
+
+def test_every_kind_of_input_reads_the_same(paddle: PaddleOCR, band: np.ndarray, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = paddle.ocr(band)
+    monkeypatch.chdir(file.parent)
+    opaque = np.dstack([band, np.full(band.shape[:2], 255, np.uint8)])
+    for same in (str(file), file.name, file, file.read_bytes(), Image.open(file), opaque):
+        assert paddle.ocr(same) == page
+    assert texts(paddle.ocr(band[:, :, 1])[0])
+    assert paddle.ocr([band, str(file)]) == page * 2
+
+
+def test_exif_is_not_looked_at_as_in_the_original(paddle: PaddleOCR, crop: np.ndarray, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned = tmp_path / "turned.png"
+    Image.fromarray(crop[:, :, ::-1]).save(turned, exif=exif)
+    assert paddle.ocr(str(turned), det=False, cls=False) == paddle.ocr(crop, det=False, cls=False)
+
+
+def test_transparency_lies_over_alpha_color(paddle: PaddleOCR) -> None:
+    black = np.asarray(Image.open(PAGES / "formats" / "black_on_transparent.png"))[:120, :600]
+    (page,) = paddle.ocr(black)
+    assert page
+    assert paddle.ocr(black, alpha_color=(0, 0, 0)) == [None]
+    encoded = io.BytesIO()
+    Image.fromarray(black[:, :, [2, 1, 0, 3]]).save(encoded, "PNG")
+    assert paddle.ocr(encoded.getvalue()) == [page]
+
+
+def test_inverted_and_binarised_pages_are_read(paddle: PaddleOCR, band: np.ndarray) -> None:
+    assert texts(paddle.ocr(~band, inv=True)[0]) == texts(paddle.ocr(band)[0])
+    assert texts(paddle.ocr(band // 2 + 60, bin=True)[0])
+
+
+def test_sliding_windows_find_what_the_page_has(paddle: PaddleOCR, band: np.ndarray) -> None:
+    windows = {"horizontal_stride": 350, "vertical_stride": 260, "merge_x_thres": 50, "merge_y_thres": 35}
+    (page,) = paddle.ocr(band, slice=windows)
+    whole = "".join(texts(paddle.ocr(band)[0]))
+    assert len("".join(texts(page))) > 0.8 * len(whole)
+    assert paddle.ocr(BLANK, slice=windows) == [None]
+    long = np.concatenate([band] * 6)
+    boxes, _ = paddle.text_detector(long, use_slice=True)
+    assert boxes[:, :, 1].max() > 5 * band.shape[0]
+    assert len(boxes) >= len(paddle.text_detector(long)[0])
+    with pytest.raises(AssertionError, match="merge_x_thres"):
+        paddle.ocr(band, slice={"horizontal_stride": 1, "vertical_stride": 1, "merge_y_thres": 1})
+    with pytest.raises(ConfigError, match="raise the strides"):
+        paddle.ocr(band, slice={**windows, "horizontal_stride": 1})
+
+
+@pytest.mark.parametrize("nothing", [None, 3, ("page.png",), {}])
+def test_what_the_original_asserts_is_still_an_assertion(paddle: PaddleOCR, nothing: object) -> None:
+    with pytest.raises(AssertionError, match="cannot be read"):
+        paddle.ocr(nothing)
+
+
+def test_errors_are_typed(paddle: PaddleOCR, band: np.ndarray) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        paddle.ocr("missing.png")
+    assert isinstance(missing.value, ImageNotFoundError)
+    with pytest.raises(InvalidImageError):
+        paddle.ocr(b"no image")
+    with pytest.raises(OcrTimeoutError):
+        paddle.ocr(band, timeout=0.0)
+    with pytest.raises(TypeError, match="det_treshold"):
+        paddle.ocr(band, det_treshold=0.1)
+    with pytest.raises(ConfigError, match="allow_urls"):
+        paddle.ocr("https://example.invalid/page.png")
+    with pytest.raises(OcrError, match="PDF"):
+        paddle.ocr("page.pdf")
+    with pytest.raises(ConfigError, match="it can be"):
+        PaddleOCR(api="4")
+
+
+def test_keywords_of_either_generation_mean_the_same(band: np.ndarray) -> None:
+    two = PaddleOCR(lang="en", det_db_unclip_ratio=2.5, det_limit_side_len=640.0, drop_score=0.9, use_angle_cls=True)
+    three = PaddleOCR(
+        lang="en", text_det_unclip_ratio=2.5, text_det_limit_side_len=640, text_rec_score_thresh=0.9, use_textline_orientation=True
+    )
+    other = PaddleOCR(lang="en")
+    assert two.ocr(band) == three.ocr(band) != other.ocr(band)
+    assert other.ocr(band, det_db_unclip_ratio=2.5, text_det_limit_side_len=640, drop_score=0.9) == two.ocr(band, cls=False)
+    with pytest.raises(ConfigError, match="mutually exclusive"):
+        PaddleOCR(use_angle_cls=True, use_textline_orientation=False)
+
+
+def test_keywords_without_effect_are_accepted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "threadsafe_ocr"):
+        for _ in range(2):
+            PaddleOCR(show_log=False, enable_mkldnn=True, cpu_threads=4, use_gpu=False, nothing_of_this_name=1)
+    told = [record for record in caplog.records if "nothing_of_this_name" in record.getMessage()]
+    assert len(told) == 1
+
+
+def test_thread_keywords_are_no_knobs_of_the_device(run_python: Run) -> None:
+    run_python("""
+        from threadsafe_ocr.compat.paddle import PaddleOCR
+        names = {"text_detection_model_name": "PP-OCRv6_small_det", "text_recognition_model_name": "PP-OCRv6_small_rec"}
+        # Another explicit value of a knob of the device is an error.
+        objects = [PaddleOCR(api="2", cpu_threads=n, gpu_mem=n, max_batch_size=n, enable_mkldnn=True, **names) for n in (1, 8)]
+        assert objects[0].ocr(LINE, det=False) == objects[1].ocr(LINE, det=False)
+    """)
+
+
+def test_a_model_that_is_not_here_is_named_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crop: np.ndarray) -> None:
+    monkeypatch.setenv("THREADSAFE_OCR_CACHE", str(tmp_path))
+    with pytest.warns(UserWarning, match="v6-small reads in place of ch_PP-OCRv4_det and ch_PP-OCRv4_rec") as told:
+        ocr = PaddleOCR(api="2")
+    assert len(told) == 1
+    ocr.ocr(crop, det=False)
+    assert ocr.model_settings == {
+        "2": {
+            "ch_PP-OCRv4_det": "v6-small",
+            "ch_PP-OCRv4_rec": "v6-small",
+            "ch_ppocr_mobile_v2.0_cls": "ch_ppocr_mobile_v2.0_cls",
+        }
+    }
+    with pytest.raises(ModelNotFoundError, match="v6-small reads in place"):
+        PaddleOCR(api="2", strict_models=True)
+
+
+def named(**keywords: object) -> dict[str, object]:
+    return {paddle_models.KEYWORDS[name]: value for name, value in keywords.items()}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "wanted"),
+    [
+        ({}, ("ch_PP-OCRv4_det", "ch_PP-OCRv4_rec")),
+        ({"lang": "en"}, ("en_PP-OCRv4_det", "en_PP-OCRv4_rec")),
+        ({"lang": "german"}, ("en_PP-OCRv4_det", "latin_PP-OCRv4_rec")),
+        ({"lang": "japan"}, ("ml_PP-OCRv4_det", "japan_PP-OCRv4_rec")),
+        ({"ocr_version": "PP-OCRv3"}, ("ch_PP-OCRv3_det", "ch_PP-OCRv3_rec")),
+        ({"ocr_version": "PP-OCRv5"}, ("PP-OCRv5_server_det", "PP-OCRv5_server_rec")),
+    ],
+)
+def test_languages_and_versions_choose_as_in_2x(keywords: dict[str, object], wanted: tuple[str, str]) -> None:
+    assert tuple(paddle_models.choose("2", named(**keywords)).used)[:2] == wanted
+
+
+def test_a_script_that_no_set_reads_is_an_error_that_says_what_to_do() -> None:
+    for language in ("korean", "ar", "hi", "ru", "ta"):
+        with pytest.raises(ModelNotFoundError, match="rec_model_dir or text_recognition_model_dir"):
+            PaddleOCR(lang=language, api="2")
+
+
+def test_unknown_languages_and_versions_fail_the_assertion() -> None:
+    with pytest.raises(AssertionError, match="lang='xx'"):
+        PaddleOCR(lang="xx")
+    with pytest.raises(AssertionError, match=r"PP-OCRv9.*PP-OCRv4"):
+        PaddleOCR(ocr_version="PP-OCRv9")
+
+
+def test_own_models_are_folders_or_files(band: np.ndarray, tmp_path: Path) -> None:
+    models = Path(__file__).parents[2] / "models" / "v6-small"
+    own = PaddleOCR(
+        api="2", lang="en", use_onnx=True, det_model_dir=str(models / "det"), rec_model_dir=str(models / "rec" / "inference.onnx")
+    )
+    assert own.ocr(band) == PaddleOCR(lang="en").ocr(band)
+    assert own.model_settings["2"]["en_PP-OCRv4_det"] == str(models / "det")
+    with pytest.raises(ModelNotFoundError, match="is missing"):
+        PaddleOCR(api="2", det_model_dir=str(tmp_path / "nothing"))
+
+
+def test_an_object_pickles_and_closes(crop: np.ndarray) -> None:
+    ocr = PaddleOCR(lang="en", drop_score=0.7)
+    same = pickle.loads(pickle.dumps(ocr))
+    assert same.drop_score == 0.7
+    assert same.ocr(crop, det=False) == ocr.ocr(crop, det=False)
+    ocr.close()
+    with pytest.raises(EngineClosedError):
+        ocr.ocr(crop, det=False)
+
+
+def test_it_reads_after_a_fork(run_python: Run) -> None:
+    run_python("""
+        from threadsafe_ocr.compat.paddle import PaddleOCR
+        ocr = PaddleOCR(text_detection_model_name="PP-OCRv6_small_det", text_recognition_model_name="PP-OCRv6_small_rec")
+        def look():
+            assert ocr.ocr(LINE, det=False)[0][0][0] == TEXT
+        look()
+        child(look)
+    """)
+
+
+def paddle_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "inference.pdmodel").write_bytes(b"network")
+    (path / "inference.pdiparams").write_bytes(b"weights")
+    return path
+
+
+def test_models_in_paddles_own_format_are_converted_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crop: np.ndarray) -> None:
+    monkeypatch.setenv("THREADSAFE_OCR_CACHE", str(tmp_path / "cache"))
+    models = Path(__file__).parents[2] / "models" / "v6-small"
+    converted = []
+
+    class Converter:
+        @staticmethod
+        def export(network: str, weights: str, target: str, **_how: object) -> None:
+            converted.append((Path(network).name, Path(weights).name))
+            Path(target).write_bytes((models / "det" / "inference.onnx").read_bytes())
+
+    folder = paddle_folder(tmp_path / "det")
+    with pytest.raises(ModelNotFoundError, match=r"threadsafe-ocr\[paddle\]"):
+        PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "paddle2onnx")
+    monkeypatch.setitem(sys.modules, "paddle2onnx", Converter)
+    for _ in range(2):
+        own = PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
+    assert converted == [("inference.pdmodel", "inference.pdiparams")]
+    assert own.ocr(crop)[0]
+    (tmp_path / "det" / "inference.pdmodel").unlink()
+    with pytest.raises(ModelNotFoundError, match="no network"):
+        PaddleOCR(api="2", lang="en", det_model_dir=str(folder))

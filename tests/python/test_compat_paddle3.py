@@ -1,0 +1,369 @@
+"""PaddleOCR 3.x's `predict`: what 3.7 answered on these pages, every key and kind, and what a result can do."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import PAGES
+from paddle_calls import BAND, BLANK, CROP
+from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError, TextLine
+from threadsafe_ocr.compat import paddle3_words, paddle_models
+from threadsafe_ocr.compat.paddle import OCRResult, PaddleOCR, draw_ocr
+
+KEYS = [
+    "input_path", "page_index", "doc_preprocessor_res", "dt_polys", "model_settings", "text_det_params", "text_type",
+    "text_rec_score_thresh", "return_word_box", "rec_texts", "rec_scores", "rec_polys", "vis_fonts", "textline_orientation_angles",
+    "rec_boxes",
+]  # fmt: skip
+
+# PaddleOCR's models are not in the package; tests of their own look at the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:PaddleOCR. v6-small reads in place of:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def paddle() -> Iterator[PaddleOCR]:
+    made = PaddleOCR(
+        text_detection_model_name="PP-OCRv6_small_det",
+        text_recognition_model_name="PP-OCRv6_small_rec",
+        use_doc_orientation_classify=False,
+        use_doc_unwarping=False,
+        use_textline_orientation=False,
+        api="3",
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def band() -> np.ndarray:
+    """A few lines, so that a test of many reads takes seconds."""
+    return np.ascontiguousarray(np.asarray(Image.open(BAND).convert("RGB"))[:260, :700, ::-1])
+
+
+@pytest.fixture(scope="module")
+def file(band: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pages") / "band.png"
+    Image.fromarray(band[:, :, ::-1]).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(paddle: PaddleOCR, file: Path) -> OCRResult:
+    return paddle.predict(str(file))[0]
+
+
+@pytest.mark.parametrize("name", ["formats/exif6.jpg", "formats/palette.png", "rec_lines/en0011.png"])
+def test_files_read_as_by_3_7(paddle: PaddleOCR, golden: dict[str, dict[str, Any]], name: str) -> None:
+    (answer,) = paddle.predict(str(PAGES / name))
+    recorded = golden[name]
+    assert answer["rec_texts"] == recorded["rec_texts"]
+    assert np.abs(np.array(answer["rec_scores"]) - recorded["rec_scores"]).max() < 0.01
+    for key in ("dt_polys", "rec_polys"):
+        assert np.abs(np.array(answer[key], int) - np.array(recorded[key])).max() <= 2
+
+
+def test_every_key_is_there_and_of_its_kind(page: OCRResult, file: Path) -> None:
+    assert isinstance(page, dict)
+    assert list(page) == KEYS
+    count = len(page["rec_texts"])
+    assert count > 1
+    assert (page["input_path"], page["page_index"], page["text_type"]) == (str(file), None, "general")
+    assert page["model_settings"] == {"use_doc_preprocessor": False, "use_textline_orientation": False}
+    assert page["text_det_params"] == {
+        "limit_side_len": 64,
+        "limit_type": "min",
+        "thresh": 0.3,
+        "max_side_limit": 4000,
+        "box_thresh": 0.6,
+        "unclip_ratio": 1.5,
+    }
+    assert (page["text_rec_score_thresh"], page["return_word_box"]) == (0.0, False)
+    assert page["textline_orientation_angles"] == [-1] * len(page["dt_polys"])
+    for key in ("dt_polys", "rec_polys"):
+        assert type(page[key]) is list
+        assert {(poly.dtype, poly.shape) for poly in page[key]} == {(np.dtype(np.int16), (4, 2))}
+    assert (page["rec_boxes"].dtype, page["rec_boxes"].shape) == (np.int16, (count, 4))
+    assert page["rec_boxes"][0].tolist() == [*page["rec_polys"][0].min(axis=0), *page["rec_polys"][0].max(axis=0)]
+    assert {type(text) for text in page["rec_texts"]} == {str}
+    assert {type(score) for score in page["rec_scores"]} == {float}
+
+
+def test_an_array_has_no_path_and_its_pixels_come_back(paddle: PaddleOCR, band: np.ndarray, page: OCRResult) -> None:
+    (answer,) = paddle.predict(band)
+    assert answer["input_path"] is None
+    assert answer["doc_preprocessor_res"]["output_img"] is band
+    assert answer["rec_texts"] == page["rec_texts"]
+    assert np.array_equal(page["doc_preprocessor_res"]["output_img"], band)
+    (clear,) = paddle.predict(np.dstack([band, np.zeros(band.shape[:2], np.uint8)]))
+    assert clear["rec_texts"] == page["rec_texts"]
+
+
+def test_a_page_without_text_has_empty_lists_and_no_angles(paddle: PaddleOCR) -> None:
+    (empty,) = paddle.predict(BLANK)
+    assert [key for key in KEYS if key not in empty] == ["textline_orientation_angles"]
+    assert [empty[key] for key in ("dt_polys", "rec_texts", "rec_scores", "rec_polys", "vis_fonts")] == [[]] * 5
+    assert (empty["rec_boxes"].dtype, empty["rec_boxes"].shape) == (np.float64, (0,))
+    assert "textline_orientation_angles" not in empty.json["res"]
+    assert empty.json["res"]["rec_boxes"] == []
+
+
+def test_options_of_a_call_hold_for_that_call(paddle: PaddleOCR, band: np.ndarray, page: OCRResult) -> None:
+    (strict,) = paddle.predict(band, text_rec_score_thresh=0.99)
+    assert strict["text_rec_score_thresh"] == 0.99
+    assert 0 < len(strict["rec_texts"]) < len(strict["dt_polys"]) == len(page["dt_polys"])
+    assert min(strict["rec_scores"]) >= 0.99
+    (small,) = paddle.predict(band, text_det_limit_side_len=160, text_det_limit_type="max", text_det_thresh=0.4)
+    assert (small["text_det_params"]["limit_side_len"], small["text_det_params"]["thresh"]) == (160, 0.4)
+    assert small["rec_texts"] != page["rec_texts"]
+    (looked,) = paddle.predict(band[::-1, ::-1], use_textline_orientation=True)
+    assert set(looked["textline_orientation_angles"]) == {1}
+    assert looked["model_settings"]["use_textline_orientation"] is True
+    assert paddle.predict(band)[0]["rec_texts"] == page["rec_texts"]
+
+
+def test_eight_threads_with_options_of_their_own_each_get_their_own_answer(paddle: PaddleOCR, band: np.ndarray) -> None:
+    crops = [np.asarray(Image.open(CROP))[:, :, ::-1], np.asarray(Image.open(CROP))[::-1, ::-1, ::-1]]
+    lists = PaddleOCR(lang="en", use_angle_cls=True)
+    part = band[:130]
+    calls = [
+        lambda: paddle.predict(part)[0].json,
+        lambda: paddle.predict(part, text_rec_score_thresh=0.99)[0].json,
+        lambda: paddle.predict(part, text_det_limit_side_len=320, text_det_limit_type="max")[0].json,
+        lambda: paddle.predict(part, text_det_unclip_ratio=2.0, text_det_box_thresh=0.9)[0].json,
+        lambda: paddle.predict(part, use_textline_orientation=True)[0].json,
+        lambda: lists.ocr(part),
+        lambda: lists.ocr(part, rec=False),
+        lambda: lists.ocr(part, drop_score=0.99),
+        lambda: lists.ocr(part, inv=True),
+        lambda: lists.ocr(crops, det=False),
+        lambda: lists.ocr(crops, det=False, cls=False),
+        lambda: lists.ocr(crops, det=False, rec=False),
+    ]
+    alone = [call() for call in calls]
+    assert len({repr(answer) for answer in alone}) == len(calls)
+    start = threading.Barrier(8)
+
+    def work(number: int) -> list[bool]:
+        start.wait()
+        order = np.random.default_rng(number).permutation(len(calls))
+        return [calls[i]() == alone[i] for i in order]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(all(right) for right in pool.map(work, range(8)))
+
+
+def test_pages_come_in_order_and_an_error_after_those_before_it(paddle: PaddleOCR, tmp_path: Path, page: OCRResult) -> None:
+    names = [tmp_path / "b" / "2.png", tmp_path / "a.png", tmp_path / "b" / "1.PNG"]
+    (tmp_path / "b").mkdir()
+    for name in names:
+        Image.open(CROP).save(name)
+    (tmp_path / "notes.txt").write_text("no image")
+    found = paddle.predict(str(tmp_path))
+    assert [answer["input_path"] for answer in found] == sorted(map(str, names))
+    (tmp_path / "b" / "15.png").write_bytes(b"no image")
+    pages = paddle.predict_iter([str(tmp_path), str(BAND)])
+    assert next(pages)["input_path"] == str(names[1])
+    assert next(pages)["input_path"] == str(names[2])
+    with pytest.raises(InvalidImageError):
+        next(pages)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidImageError, match="no image in"):
+        paddle.predict(str(tmp_path / "empty"))
+
+
+def test_an_iterator_that_is_held_keeps_nobody_waiting(paddle: PaddleOCR) -> None:
+    held = paddle.predict_iter([str(CROP)] * 40)
+    first = next(held)
+    assert paddle.predict(str(CROP))[0]["rec_texts"] == first["rec_texts"]
+    held.close()
+    engine = paddle._made["3"][0]
+    while engine.stats()["queue_size"]:
+        pass
+
+
+def test_a_tiff_has_page_numbers(paddle: PaddleOCR, page: OCRResult, tmp_path: Path) -> None:
+    Image.fromarray(page["doc_preprocessor_res"]["output_img"][:, :, ::-1]).save(tmp_path / "page.tif")
+    (answer,) = paddle.predict(str(tmp_path / "page.tif"))
+    assert answer["page_index"] == 0
+    assert answer["rec_texts"] == page["rec_texts"]
+    answer.save_to_json(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["page_0_res.json"]
+
+
+def test_what_cannot_be_read_is_left_out_or_told(paddle: PaddleOCR, tmp_path: Path) -> None:
+    assert paddle.predict([]) == []
+    for nothing in (None, 3):
+        with pytest.warns(UserWarning, match="left out"):
+            assert paddle.predict(nothing) == []
+    with pytest.warns(UserWarning, match="left out"):
+        assert paddle.predict("page.xyz") == []
+    with pytest.raises(ImageNotFoundError):
+        paddle.predict("missing.png")
+    with pytest.raises(OcrTimeoutError):
+        paddle.predict(BLANK, timeout=0.0)
+    with pytest.raises(ConfigError, match="allow_urls"):
+        paddle.predict("https://example.invalid/a.png")
+    assert paddle.predict([CROP, CROP.read_bytes(), Image.open(CROP)])[2]["rec_texts"] == paddle.predict(str(CROP))[0]["rec_texts"]
+
+
+def test_a_result_is_json_and_text(page: OCRResult, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = page.json["res"]
+    assert json.loads(json.dumps(plain)) == plain
+    assert list(plain)[:3] == ["input_path", "page_index", "model_settings"]
+    assert plain["rec_polys"] == [poly.tolist() for poly in page["rec_polys"]]
+    arrays = page.str["res"]
+    assert arrays["rec_polys"].shape == (len(page["rec_texts"]), 4, 2)
+    assert list(arrays) == list(plain)
+    before = np.get_printoptions()
+    page.print()
+    shown = capsys.readouterr().out
+    assert page["rec_texts"][0] in shown
+    assert "..." in shown
+    page.print(json_format=True)
+    assert json.loads(capsys.readouterr().out) == {"res": plain}
+    assert np.get_printoptions() == before
+    same = pickle.loads(pickle.dumps(page))
+    assert (type(same), same.json) == (OCRResult, page.json)
+    assert copy.deepcopy(page).json == page.json
+
+
+def test_a_result_draws_and_saves_itself(paddle: PaddleOCR, page: OCRResult, band: np.ndarray, tmp_path: Path) -> None:
+    assert page.img["ocr_res_img"].size == (2 * 700, 260)
+    page.save_all(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["band_ocr_res_img.png", "band_res.json"]
+    assert json.loads((tmp_path / "out" / "band_res.json").read_text(encoding="utf-8")) == page.json["res"]
+    page.save_to_img(str(tmp_path / "mine.jpg"))
+    page.save_to_json(str(tmp_path / "mine.json"))
+    assert {"mine.jpg", "mine.json"} <= {path.name for path in tmp_path.iterdir()}
+    (array,) = paddle.predict(band)
+    array.save_all(str(tmp_path / "array"))
+    stems = {path.name.split("_ocr")[0].split("_res")[0] for path in (tmp_path / "array").iterdir()}
+    assert len(stems) == 1
+
+
+def test_what_is_not_here_is_told_in_one_warning_and_what_ran_afterwards() -> None:
+    with pytest.warns(UserWarning, match="PaddleOCR") as told:
+        ocr = PaddleOCR(api="3")
+    (warning,) = told
+    message = str(warning.message)
+    for part in ("v6-small reads in place of PP-OCRv6_medium_det and PP-OCRv6_medium_rec", "PP-LCNet_x1_0_doc_ori, UVDoc", "strict_models"):
+        assert part in message
+    assert ocr.model_settings["3"]["PP-OCRv6_medium_rec"] == "v6-small"
+    with pytest.raises(ModelNotFoundError, match="UVDoc"):
+        PaddleOCR(api="3", strict_models=True)
+
+
+def test_the_third_generation_is_as_strict_as_it_is() -> None:
+    with pytest.raises(ValueError, match="Unknown argument: use_gpu"):
+        PaddleOCR(api="3", use_gpu=False)
+    with pytest.warns(UserWarning, match="UVDoc"), pytest.warns(DeprecationWarning, match="use_textline_orientation"):
+        ocr = PaddleOCR(api="3", use_angle_cls=False)
+    with pytest.raises(ValueError, match="mutually exclusive"), pytest.warns(DeprecationWarning, match="use_angle_cls"):
+        PaddleOCR(api="3", use_angle_cls=False, use_textline_orientation=False)
+    with pytest.warns(DeprecationWarning, match="predict"):
+        assert isinstance(ocr.ocr(BLANK)[0], OCRResult)
+    with pytest.raises(TypeError, match="cls"), pytest.warns(DeprecationWarning, match="predict"):
+        ocr.ocr(BLANK, cls=True)
+    with pytest.raises(TypeError, match="text_det_treshold"):
+        ocr.predict(BLANK, text_det_treshold=1)  # type: ignore[call-arg]
+    with pytest.warns(UserWarning, match="use_doc_unwarping skipped"):
+        ocr.predict(BLANK, use_doc_unwarping=True)
+
+
+def named(**keywords: object) -> dict[str, object]:
+    return {paddle_models.KEYWORDS[name]: value for name, value in keywords.items()}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "wanted"),
+    [
+        ({}, ("PP-OCRv6_medium_det", "PP-OCRv6_medium_rec")),
+        ({"lang": "fr"}, ("PP-OCRv6_medium_det", "PP-OCRv6_medium_rec")),
+        ({"lang": "japan", "ocr_version": "PP-OCRv5"}, ("PP-OCRv5_server_det", "PP-OCRv5_server_rec")),
+        ({"lang": "en", "ocr_version": "PP-OCRv5"}, ("PP-OCRv5_server_det", "en_PP-OCRv5_mobile_rec")),
+        ({"lang": "en", "ocr_version": "PP-OCRv4"}, ("PP-OCRv4_mobile_det", "en_PP-OCRv4_mobile_rec")),
+        ({"ocr_version": "PP-OCRv3"}, ("PP-OCRv3_mobile_det", "PP-OCRv3_mobile_rec")),
+        ({"text_recognition_model_name": "PP-OCRv6_small_rec"}, ("PP-OCRv6_medium_det", "PP-OCRv6_small_rec")),
+    ],
+)
+def test_languages_versions_and_names_choose_as_in_3_7(keywords: dict[str, object], wanted: tuple[str, str]) -> None:
+    assert tuple(paddle_models.choose("3", named(**keywords)).used)[:2] == wanted
+
+
+def test_a_name_that_nobody_has_names_those_that_exist() -> None:
+    with pytest.raises(ModelNotFoundError, match="PP-OCRv6_small_rec"):
+        PaddleOCR(api="3", text_recognition_model_name="my_rec")
+    with pytest.raises(ModelNotFoundError, match="cyrillic_PP-OCRv5_mobile_rec"):
+        PaddleOCR(api="3", lang="bg")
+    with pytest.raises(ConfigError, match="lang='pi'"):
+        PaddleOCR(api="3", lang="pi", ocr_version="PP-OCRv6")
+
+
+def test_devices_are_named_as_in_either_generation() -> None:
+    with pytest.raises(ConfigError, match="npu"):
+        PaddleOCR(device="npu:0")
+    assert PaddleOCR(device="cpu", lang="en").ocr(BLANK) == [None]
+
+
+def test_draw_ocr_gives_an_rgb_array(band: np.ndarray) -> None:
+    boxes = [[[10, 10], [200, 10], [200, 60], [10, 60]], [[300, 10], [400, 10], [400, 60], [300, 60]]]
+    drawn = draw_ocr(band[:, :, ::-1], boxes, scores=[0.9, 0.1])
+    assert drawn.shape == band.shape
+    assert drawn[10, 50].tolist() == [255, 0, 0]
+    assert drawn[10, 350].tolist() != [255, 0, 0]
+    beside = draw_ocr(Image.fromarray(band), boxes, ["one", "两" * 80], [0.9, 0.8])
+    assert (beside.shape[0], beside.dtype) == (round(600 * 260 / 700), np.uint8)
+    assert beside.shape[1] >= 1200
+    assert (beside[:, 600:] == 0).any()
+
+
+def line_of(text: str, columns: list[int], count: float) -> TextLine:
+    return TextLine(text, 1.0, np.zeros((4, 2), np.float32), column_count=count, columns=np.array(columns, np.int32))
+
+
+def test_words_are_runs_of_one_kind_placed_by_their_columns() -> None:
+    across = np.array([[0, 10], [100, 10], [100, 30], [0, 30]], np.int16)
+    texts, regions = paddle3_words.of(line_of("a-1 v2.5x", [0, 1, 2, 3, 4, 5, 6, 7, 8], 10.0), across)
+    assert texts == ["a-1", " ", "v2.5x"]
+    assert regions == [((x0, 10), (x1, 10), (x1, 30), (x0, 30)) for x0, x1 in ((0, 30), (30, 40), (40, 90))]
+    # Chinese characters stand alone, as wide as their run tells, and within the line.
+    texts, regions = paddle3_words.of(line_of("中文字", [1, 4, 7], 10.0), across)
+    assert texts == ["中", "文", "字"]
+    assert [(region[0][0], region[1][0]) for region in regions] == [(0, 32), (27, 62), (57, 92)]
+    assert paddle3_words.of(line_of("", [], 10.0), across) == ([], [])
+    down = np.array([[0, 0], [20, 0], [20, 100], [0, 100]], np.int16)
+    _, regions = paddle3_words.of(line_of("ab", [1, 3], 10.0), down)
+    assert regions == [((0, 10), (0, 40), (20, 40), (20, 10))]
+
+
+def test_word_boxes_come_with_the_result(paddle: PaddleOCR, band: np.ndarray) -> None:
+    (answer,) = paddle.predict(band, return_word_box=True)
+    assert answer["return_word_box"] is True
+    assert ["".join(words) for words in answer["text_word"]] == answer["rec_texts"]
+    for words, regions, boxes in zip(answer["text_word"], answer["text_word_region"], answer["text_word_boxes"], strict=True):
+        assert boxes.shape == (len(words), 4)
+        assert [(type(region), len(region), type(region[0])) for region in regions] == [(tuple, 4, tuple)] * len(words)
+        assert boxes[0].tolist() == [*np.min(regions[0], axis=0), *np.max(regions[0], axis=0)]
+    assert list(answer.json["res"])[-2:] == ["text_word_boxes", "text_word"]
+    (empty,) = paddle.predict(BLANK, return_word_box=True)
+    assert (empty["text_word"], empty["text_word_region"], empty["text_word_boxes"]) == ([], [], [])
+
+
+def test_the_settings_are_exported_as_paddlex_has_them(paddle: PaddleOCR, tmp_path: Path) -> None:
+    paddle.export_paddlex_config_to_yaml(tmp_path / "OCR.yaml")
+    rows = (tmp_path / "OCR.yaml").read_text(encoding="utf-8").splitlines()
+    assert rows[0] == 'pipeline_name: "OCR"'
+    assert '    model_name: "PP-OCRv6_small_rec"' in rows
+    assert "    box_thresh: 0.6" in rows
+    assert "use_textline_orientation: false" in rows
