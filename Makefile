@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python tests/wheel examples benches
+PYTHON_FILES := python tests/python tests/wheel tests/plugin examples benches
 
-.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-golden test-flavours test-wheel test-gpu clean
+.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-golden test-flavours test-wheel test-plugin test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -66,6 +66,10 @@ test-flavours: install
 test-wheel: install wheel
 	$(BIN)/python -m pytest tests/wheel --timeout 900 -rs
 
+# The pytest plugin at length, and against PaddleOCR; shares the environment of `make before-after`.
+test-plugin: install
+	$(BIN)/python -m pytest tests/plugin --timeout 1800 -rP
+
 # A real GPU: text and scores against the CPU's, 64 threads, the profile of every session.
 test-gpu:
 	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "test-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was tested"; else \
@@ -76,10 +80,10 @@ test-gpu:
 lint: $(VENV)/made
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features python -- -D warnings
-	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow "pytest>=8"
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
-	$(BIN)/mypy python/threadsafe_ocr
+	$(BIN)/mypy python
 
 clean:
 	rm -rf target dist $(VENV) .cache
