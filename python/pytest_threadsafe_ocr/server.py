@@ -24,7 +24,8 @@ def start(log: Path) -> tuple[subprocess.Popen[bytes], str]:
         ended = process.poll() is not None
         if ended or time.monotonic() > deadline:
             process.kill()
-            what = f"ended with code {process.wait()}" if ended else f"was not ready after {PATIENCE} s"
+            code = process.wait()
+            what = f"ended with code {code}" if ended else f"was not ready after {PATIENCE} s"
             raise RuntimeError(f"{' '.join(command[1:])} {what}; it said:\n{log.read_text(errors='replace')[-2000:]}")
         time.sleep(0.05)
     return process, f"http://127.0.0.1:{port}"
