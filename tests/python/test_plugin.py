@@ -401,3 +401,23 @@ def test_what_the_guide_shows_passes(run_pytest: Run, tmp_path: Path) -> None:
     # As the guide has it these are 320 calls.
     out = run_pytest(block.replace('"Hello"', repr(TEXT)).replace('"line.png"]', '"line.png"], repeat=2'))
     assert "2 passed" in out
+
+
+def test_the_server_fixture_is_a_real_server(run_pytest: Run) -> None:
+    run_pytest(
+        f"""
+        import base64, json, urllib.request
+
+        def test_reads(ocr_server):
+            with open({str(LINES[0])!r}, "rb") as file:
+                body = {{"file": base64.b64encode(file.read()).decode(), "format": "text"}}
+            headers = {{"Content-Type": "application/json"}}
+            request = urllib.request.Request(f"{{ocr_server}}/v1/read", json.dumps(body).encode(), headers)
+            with urllib.request.urlopen(request, timeout=40) as answer:
+                assert answer.read().decode().strip() == {TEXT!r}
+
+        def test_it_is_the_same_for_all(ocr_server):
+            with urllib.request.urlopen(f"{{ocr_server}}/readyz", timeout=40) as answer:
+                assert answer.status == 200
+        """
+    )
