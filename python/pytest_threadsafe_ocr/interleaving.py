@@ -88,13 +88,13 @@ PAUSES = 3
 LENGTHS = (0.0, 1e-4, 1e-3)
 LONGEST = 0.05
 
-# Of a code object and a place in it.
+# Of a code object, and a bytecode or (below 0) a line in it.
 Site = tuple[int, int]
 T = TypeVar("T")
 
 
 class Sites:
-    """The bytecodes that lone calls run through.
+    """The places in the code, bytecodes and lines, that lone calls pass.
 
     A race shows where a thread is stopped between two certain bytecodes. These may be two of a loop's million, so a pause is drawn from
     the places in the code, not from the steps of a call: each place has the same chance, however often a call passes it.
@@ -102,12 +102,17 @@ class Sites:
 
     # Steps of a call. A longer one spends its time in Python, where the interpreter's own switches come often.
     MOST_STEPS = 300_000
+    # Times that a call passes a line; from then on its bytecodes are left in peace, or a loop would be all that is seen of a call.
+    MOST_VISITS = 100
 
     def __init__(self) -> None:
         self.steps = 0
         self.calls = 0
         self.too_many = False
         self._counts: collections.Counter[Site] = collections.Counter()
+
+    def _hot(self, line: Site) -> bool:
+        return self._counts[line] > self.MOST_VISITS * self.calls
 
     def counted(self, call: Callable[[], T]) -> T:
         """Makes a call on this thread, with nothing beside it, and counts its steps."""
@@ -121,10 +126,10 @@ class Sites:
                 self.too_many = True
                 sys.settrace(None)
 
-        return call() if self.too_many else _traced(step, call)
+        return call() if self.too_many else _traced(step, self._hot, call)
 
     def paused(self, call: Callable[[], T], chance: random.Random, others: float) -> T:
-        """Makes a call on this thread and pauses it at bytecodes that `chance` draws. others: seconds in which all others have a call."""
+        """Makes a call on this thread and pauses it at places that `chance` draws. others: seconds in which all others have a call."""
         lengths = (*LENGTHS, min(LONGEST, max(*LENGTHS, others)))
         expected = PAUSES * self.calls / max(1, len(self._counts))
 
@@ -133,16 +138,19 @@ class Sites:
             if chance.random() * self._counts.get(site, self.calls) < expected:
                 time.sleep(chance.choice(lengths))
 
-        return _traced(step, call)
+        return _traced(step, self._hot, call)
 
 
-def _traced(step: Callable[[Site], None], call: Callable[[], T]) -> T:
-    """Calls `step` before every bytecode of `call` on this thread."""
+def _traced(step: Callable[[Site], None], hot: Callable[[Site], bool], call: Callable[[], T]) -> T:
+    """Calls `step` before every line of `call` on this thread, and before every bytecode of a line that is not hot."""
 
     def trace(frame: FrameType, event: str, _argument: Any) -> Callable[..., Any]:
-        frame.f_trace_opcodes = True
         if event == "opcode":
             step((id(frame.f_code), frame.f_lasti))
+        elif event == "line":
+            line = (id(frame.f_code), -frame.f_lineno)
+            frame.f_trace_opcodes = not hot(line)
+            step(line)
         return trace
 
     before = sys.gettrace()
