@@ -6,7 +6,7 @@ TOOLS := .cache/wheel
 GOLDEN ?=
 PYTHON_FILES := python tests/python tests/wheel examples benches
 
-.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-golden test-flavours test-wheel test-gpu clean
+.PHONY: demo test soak before-after bench-serve install wheel third-party lint test-rust test-python test-golden test-flavours test-wheel test-gpu clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -44,6 +44,10 @@ soak: install
 before-after: install
 	$(BIN)/python benches/before_after.py
 
+# The service against the bare engine, and under 256 clients; about ten minutes.
+bench-serve: install
+	$(BIN)/python benches/serve.py
+
 test-rust:
 	cargo test --locked
 
@@ -76,7 +80,7 @@ test-gpu:
 lint: $(VENV)/made
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features python -- -D warnings
-	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow flask fastapi uvicorn python-multipart prometheus-client opentelemetry-api
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy python/threadsafe_ocr
