@@ -21,7 +21,7 @@ LINE = LINES[0].read_bytes()
 SLOW = slow_page()
 
 
-def until(seen: Callable[[], object], seconds: float = 20) -> float:
+def until(seen: Callable[[], object], seconds: float = 45) -> float:
     """Seconds that it took."""
     start = time.monotonic()
     while not seen():
@@ -30,21 +30,22 @@ def until(seen: Callable[[], object], seconds: float = 20) -> float:
     return time.monotonic() - start
 
 
-@pytest.mark.parametrize("path", ["/v1/read", "/v1/read/stream"])
-def test_the_work_of_a_client_that_hangs_up_is_stopped(tmp_path: Path, path: str) -> None:
+def test_the_work_of_a_client_that_hangs_up_is_stopped(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
-        # The whole page takes seconds.
         start = time.monotonic()
         assert server.read(SLOW).status_code == 200
         whole = time.monotonic() - start
-        with server.begun(SLOW, path):
-            pass
-        assert until(lambda: not server.stats()["engine"]["running"]) < whole / 2
-        until(lambda: server.stats()["active"] == 0)
-        stats = server.stats()
-        assert (stats["engine"]["cancelled"], stats["engine"]["queue_size"], stats["upload_bytes"]) == (1, 0, 0)
+        answered = server.stats()["engine"]["answered"]
+        for number, path in enumerate(("/v1/read", "/v1/read/stream"), 1):
+            with server.begun(SLOW, path):
+                pass
+            assert until(lambda: not server.stats()["engine"]["running"]) < whole / 2
+            until(lambda: server.stats()["active"] == 0)
+            stats = server.stats()
+            counted = [stats["engine"][name] for name in ("cancelled", "answered", "queue_size")]
+            assert (*counted, stats["upload_bytes"]) == (number, answered, 0, 0)
+            assert [line["status"] for line in server.log() if line["path"] == path][-1] == 499
         assert server.read(LINE, format="text").text == f"{TEXT}\n"
-        assert [line["status"] for line in server.log() if line["path"] == path][-2 if path == "/v1/read" else -1] == 499
 
 
 def test_a_client_that_leaves_a_stream_ends_the_pages_to_come(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_client_that_leaves_a_stream_ends_the_pages_to_come(tmp_path: Path) ->
         with server.client.stream("POST", "/v1/read/stream", files={"file": tiff(LINES[:5] * 30)}) as answer:
             assert TEXT[1:5] in next(answer.iter_lines())
         until(lambda: server.stats()["active"] == 0)
-        assert server.stats()["pages"] < 150
+        assert server.stats()["engine"]["answered"] < 150
         assert server.stats()["engine"]["queue_size"] == 0
 
 
@@ -72,7 +73,7 @@ def test_sigterm_under_load_answers_everyone(tmp_path: Path) -> None:
                     last.append(status)
                     return
 
-        threads = [threading.Thread(target=client) for _ in range(16)]
+        threads = [threading.Thread(target=client, daemon=True) for _ in range(16)]
         for thread in threads:
             thread.start()
         until(lambda: len(answers) > 32)
@@ -106,7 +107,7 @@ def test_what_is_not_finished_within_the_grace_gets_a_503(tmp_path: Path, number
         uploading.sendall(b"POST /v1/read HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
         slow = pool.submit(server.read, SLOW)
         until(lambda: server.stats()["engine"]["running"] and server.stats()["active"] == 2)
-        assert server.stop(number) == (0 if number == signal.SIGTERM else 128 + number)
+        assert server.stop(number) == 0
         assert slow.result().status_code == 503
         assert uploading.recv(1000).startswith(b"HTTP/1.1 503 ")
     server.client.close()
@@ -129,19 +130,21 @@ def test_a_killed_worker_takes_only_its_own_requests_along_and_is_replaced(tmp_p
                 except httpx.TransportError as error:
                     failed.append(repr(error))
 
-        threads = [threading.Thread(target=client) for _ in range(8)]
+        threads = [threading.Thread(target=client, daemon=True) for _ in range(8)]
         for thread in threads:
             thread.start()
-        victim, other = sorted(workers(server))
-        until(lambda: read[0] > 10)
-        os.kill(victim, signal.SIGKILL)
-        before = read[0]
-        until(lambda: read[0] > before + 20)
-        until(lambda: len(children(server.process.pid)) == 2 and victim not in children(server.process.pid))
-        until(lambda: len(workers(server)) == 2)
-        end.set()
-        for thread in threads:
-            thread.join(30)
+        try:
+            victim, other = sorted(workers(server))
+            until(lambda: read[0] > 10)
+            os.kill(victim, signal.SIGKILL)
+            before = read[0]
+            until(lambda: read[0] > before + 20)
+            until(lambda: len(running := children(server.process.pid)) == 2 and victim not in running)
+            until(lambda: len(workers(server)) == 2)
+        finally:
+            end.set()
+            for thread in threads:
+                thread.join(30)
         assert len(failed) <= 8, "a client has one request inside at a time"
         assert other in workers(server)
 
@@ -159,7 +162,7 @@ def workers(server: Server) -> set[int]:
         (("--workers", "0"), 2, "no number above 0"),
         (("--max-upload", "huge"), 2, "no number above 0"),
         (("--timeout", "nan"), 2, "no number of seconds"),
-        (("--host", "256.0.0.1"), 3, "256.0.0.1"),
+        (("--host", "256.0.0.1"), 3, "Errno"),
     ],
 )
 def test_a_server_that_cannot_start_says_why_and_ends(tmp_path: Path, flags: tuple[str, ...], code: int, message: str) -> None:
