@@ -6,7 +6,7 @@ TOOLS := .cache/wheel
 GOLDEN ?=
 PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-deploy test-container test-gpu test-mineru clean
+.PHONY: demo test soak before-after bench-serve install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-deploy test-container test-gpu test-mineru clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -43,6 +43,10 @@ soak: install
 # PaddleOCR behind a web service, and this package; writes docs/before-after.md. Downloads about 0.5 GB into a throw-away environment.
 before-after: install
 	$(BIN)/python benches/before_after.py
+
+# The service against the bare engine, and under 256 clients; about ten minutes.
+bench-serve: install
+	$(BIN)/python benches/serve.py
 
 test-rust:
 	cargo test --locked
@@ -103,7 +107,7 @@ test-mineru:
 lint: $(VENV)/made
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features python -- -D warnings
-	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow "pytest>=8"
+	$(BIN)/pip install --quiet "ruff==0.17.*" "mypy>=1.18" numpy pillow "pytest>=8" flask fastapi uvicorn python-multipart prometheus-client opentelemetry-api
 	$(BIN)/ruff check $(PYTHON_FILES)
 	$(BIN)/ruff format --check $(PYTHON_FILES)
 	$(BIN)/mypy python

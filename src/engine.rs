@@ -147,6 +147,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Counters {
     answered: AtomicU64,
+    lines: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
     cancelled: AtomicU64,
@@ -158,6 +159,8 @@ struct Counters {
 pub struct Stats {
     /// Requests answered with a result.
     pub answered: u64,
+    /// Lines in these results.
+    pub lines: u64,
     /// Requests answered with an error.
     pub failed: u64,
     /// Requests refused with [`Error::Overloaded`].
@@ -280,6 +283,7 @@ impl Engine {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             answered: read(&counters.answered),
+            lines: read(&counters.lines),
             failed: read(&counters.failed),
             rejected: read(&counters.rejected),
             cancelled: read(&counters.cancelled),
@@ -602,6 +606,9 @@ impl Job {
             Err(_) => &counters.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        if let Ok(page) = &result {
+            counters.lines.fetch_add(page.lines.len() as u64, Ordering::Relaxed);
+        }
         let before = std::mem::replace(&mut *state, State::Answered(result));
         drop(state);
         self.changed.notify_all();

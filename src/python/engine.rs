@@ -124,6 +124,7 @@ impl ThreadSafeOCR {
         let stats = py.detach(|| engine.stats());
         let dict = PyDict::new(py);
         dict.set_item("answered", stats.answered)?;
+        dict.set_item("lines", stats.lines)?;
         dict.set_item("failed", stats.failed)?;
         dict.set_item("rejected", stats.rejected)?;
         dict.set_item("cancelled", stats.cancelled)?;
@@ -137,20 +138,14 @@ impl ThreadSafeOCR {
         dict.set_item("waiting_items", stats.device.waiting)?;
         dict.set_item("running", stats.device.running)?;
         dict.set_item("activation_bytes", stats.device.reserved_bytes)?;
-        let runs = stats.device.runs;
-        let mean = |sum: f64, count: u64| if count == 0 { 0.0 } else { sum / count as f64 };
-        let averages = [
-            ("run_size", stats.device.items as f64, runs),
-            ("inference_seconds", stats.device.inference_seconds, runs),
-            ("queue_seconds", stats.device.queue_seconds, stats.device.items),
-        ];
-        for (name, sum, count) in averages {
-            let entry = PyDict::new(py);
-            entry.set_item("mean", mean(sum, count))?;
-            entry.set_item("sum", sum)?;
-            entry.set_item("count", count)?;
-            dict.set_item(name, entry)?;
+        let stages = stats.device.stages;
+        dict.set_item("run_size", average(py, stages.iter().map(|stage| (stage.items as f64, stage.runs)))?)?;
+        let inference = average(py, stages.iter().map(|stage| (stage.inference_seconds, stage.runs)))?;
+        for (name, stage) in ["detection", "orientation", "recognition"].into_iter().zip(stages) {
+            inference.set_item(name, average(py, [(stage.inference_seconds, stage.runs)])?)?;
         }
+        dict.set_item("inference_seconds", inference)?;
+        dict.set_item("queue_seconds", average(py, stages.iter().map(|stage| (stage.queue_seconds, stage.items)))?)?;
         Ok(dict)
     }
 
@@ -175,6 +170,16 @@ impl ThreadSafeOCR {
             None => Ok(exit::detach(py, || self.handle.engine())?),
         }
     }
+}
+
+/// `mean`, `sum` and `count` of sums and counts.
+fn average<'py>(py: Python<'py>, parts: impl IntoIterator<Item = (f64, u64)>) -> PyResult<Bound<'py, PyDict>> {
+    let (sum, count) = parts.into_iter().fold((0.0, 0), |(sum, count), part| (sum + part.0, count + part.1));
+    let dict = PyDict::new(py);
+    dict.set_item("mean", if count == 0 { 0.0 } else { sum / count as f64 })?;
+    dict.set_item("sum", sum)?;
+    dict.set_item("count", count)?;
+    Ok(dict)
 }
 
 fn arguments<'py>(inputs: &[(Bound<'py, PyAny>, bool)]) -> PyResult<Vec<Argument<'py>>> {

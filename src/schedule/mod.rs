@@ -19,6 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 
+/// Detection, orientation and recognition; see [`policy::Lane::stage`].
+pub const STAGES: usize = 3;
+
 /// What a worker runs. One implementation serves all stages; tests have fakes.
 pub trait Model: Send + Sync + 'static {
     /// Input of one item.

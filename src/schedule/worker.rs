@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::policy::{Item, Lane, PageId, Policy, Run};
-use super::{Model, Place, Stop};
+use super::{Model, Place, STAGES, Stop};
 use crate::error::{Error, Result};
 
 /// Workers of one device and their queue. A cheap handle; the threads end with [`Pool::shut_down`].
@@ -27,7 +27,7 @@ struct Shared<M: Model> {
     model: M,
     queue: Mutex<Queue<M>>,
     ready: Condvar,
-    counters: Counters,
+    counters: [Counters; STAGES],
 }
 
 struct Queue<M: Model> {
@@ -53,7 +53,7 @@ struct Entry<M: Model> {
     since: Instant,
 }
 
-/// What the workers did, for `stats()`. Times in microseconds.
+/// What the workers did in one stage, for `stats()`. Times in microseconds.
 #[derive(Debug, Default)]
 struct Counters {
     runs: AtomicU64,
@@ -62,10 +62,10 @@ struct Counters {
     queued: AtomicU64,
 }
 
-/// A snapshot of a pool's counters.
+/// What was done in one stage so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct PoolStats {
-    /// Runs so far.
+pub struct StageStats {
+    /// Runs.
     pub runs: u64,
     /// Items in them.
     pub items: u64,
@@ -73,6 +73,13 @@ pub struct PoolStats {
     pub inference_seconds: f64,
     /// Seconds that items waited before their run.
     pub queue_seconds: f64,
+}
+
+/// A snapshot of a pool's counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PoolStats {
+    /// By [`Lane::stage`].
+    pub stages: [StageStats; STAGES],
     /// Items that wait now.
     pub waiting: usize,
     /// Runs under way now.
@@ -95,7 +102,7 @@ impl<M: Model> Pool<M> {
                 groups: 0,
             }),
             ready: Condvar::new(),
-            counters: Counters::default(),
+            counters: Default::default(),
         }))
     }
 
@@ -219,12 +226,13 @@ impl<M: Model> Pool<M> {
     pub fn stats(&self) -> PoolStats {
         let queue = self.0.lock();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.0.counters;
         PoolStats {
-            runs: read(&counters.runs),
-            items: read(&counters.items),
-            inference_seconds: read(&counters.busy) as f64 / 1e6,
-            queue_seconds: read(&counters.queued) as f64 / 1e6,
+            stages: self.0.counters.each_ref().map(|counters| StageStats {
+                runs: read(&counters.runs),
+                items: read(&counters.items),
+                inference_seconds: read(&counters.busy) as f64 / 1e6,
+                queue_seconds: read(&counters.queued) as f64 / 1e6,
+            }),
             waiting: queue.policy.waiting(),
             running: queue.running.len(),
             reserved_bytes: queue.policy.reserved(),
@@ -310,6 +318,7 @@ impl<M: Model> Shared<M> {
     }
 
     fn serve(&self, run: Run<Entry<M>>, place: &Place) -> Vec<(Entry<M>, Result<M::Output>)> {
+        let stage = run.items.first().map_or(0, |(_, item)| usize::from(item.lane.stage));
         let entries: Vec<Entry<M>> = run.items.into_iter().map(|(_, item)| item.payload).collect();
         let start = Instant::now();
         let items: Vec<&M::Item> = entries.iter().map(|entry| &entry.item).collect();
@@ -320,7 +329,7 @@ impl<M: Model> Shared<M> {
             Err(error) => items.iter().map(|_| Err(error.clone())).collect(),
             Ok(outputs) => outputs.into_iter().map(Ok).collect(),
         };
-        let counters = &self.counters;
+        let counters = &self.counters[stage.min(STAGES - 1)];
         counters.runs.fetch_add(1, Ordering::Relaxed);
         counters.items.fetch_add(entries.len() as u64, Ordering::Relaxed);
         counters.busy.fetch_add(start.elapsed().as_micros() as u64, Ordering::Relaxed);

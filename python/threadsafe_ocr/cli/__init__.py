@@ -13,7 +13,7 @@ import signal
 import sys
 
 from threadsafe_ocr import OcrError, __version__
-from threadsafe_ocr.cli import bench, doctor, models, paddle, read
+from threadsafe_ocr.cli import bench, doctor, models, paddle, read, serve
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="threadsafe-ocr", description="Reads text from images.")
     made.add_argument("--version", action="version", version=__version__)
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (read, models, doctor, bench, paddle):
+    for command in (read, serve, models, doctor, bench, paddle):
         command.add_to(commands)
     return made
 

@@ -1,0 +1,173 @@
+"""`threadsafe-ocr serve` under load. usage: serve.py [--seconds S] [--rounds N]
+
+First its throughput against that of the bare engine, in turns, each with the same 16 threads in closed loop; then 256 clients: answers
+compared with those of the engine, statuses counted, latency and the server's memory. Clients and server share the machine's cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import measure
+import numpy as np
+import pages
+
+from threadsafe_ocr import ThreadSafeOCR
+
+CLIENTS, MANY = 16, 256
+HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="page"\r\n\r\n'
+HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def body(content: bytes) -> bytes:
+    return HEAD + content + b"\r\n--b--\r\n"
+
+
+@contextmanager
+def server(*flags: str) -> Iterator[tuple[int, int]]:
+    """Its port and process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "threadsafe_ocr.cli", "serve", "--port", str(port), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while get(port, "/readyz") != 200:
+            time.sleep(0.1)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        print(f"the server ended with {process.wait(60)}")
+
+
+def get(port: int, path: str) -> int:
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+
+
+class Client:
+    """A connection that is kept."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+
+    def read(self, content: bytes) -> tuple[int, bytes]:
+        self._connection.request("POST", "/v1/read", content, HEADERS)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+
+def closed_loop(clients: int, seconds: float, ask: Callable[[], Callable[[int], None]]) -> tuple[float, list[float]]:
+    """Calls a second, and what each took."""
+    took: list[float] = []
+    start = time.perf_counter()
+
+    def client(number: int) -> None:
+        call = ask()
+        while time.perf_counter() - start < seconds:
+            begun = time.perf_counter()
+            call(number)
+            took.append(time.perf_counter() - begun)
+            number += clients
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(took) / (time.perf_counter() - start), took
+
+
+def against_the_engine(contents: list[bytes], seconds: float, rounds: int) -> None:
+    bodies = [body(content) for content in contents]
+    rates: dict[str, list[float]] = {"engine": [], "http": []}
+    for _ in range(rounds):
+        with ThreadSafeOCR() as ocr:
+            ocr.warmup()
+
+            def read(number: int, ocr: ThreadSafeOCR = ocr) -> None:
+                ocr.read(contents[number % len(contents)])
+
+            rates["engine"].append(closed_loop(CLIENTS, seconds, lambda read=read: read)[0])
+        with server() as (port, _):
+
+            def ask(port: int = port) -> Callable[[int], None]:
+                client = Client(port)
+
+                def call(number: int) -> None:
+                    status, _ = client.read(bodies[number % len(bodies)])
+                    assert status == 200, status
+
+                return call
+
+            rates["http"].append(closed_loop(CLIENTS, seconds, ask)[0])
+        print({name: [round(rate, 2) for rate in found] for name, found in rates.items()}, flush=True)
+    engine, over_http = (float(np.median(rates[name])) for name in ("engine", "http"))
+    print(f"engine {engine:.2f} pages/s, over HTTP {over_http:.2f}: {over_http / engine:.3f}", flush=True)
+
+
+def many(contents: list[bytes], seconds: float) -> None:
+    with ThreadSafeOCR() as ocr:
+        wanted = [json.loads(json.dumps(ocr.read(content).to_dict()))["lines"] for content in contents]
+    bodies = [body(content) for content in contents]
+    statuses: collections.Counter[int] = collections.Counter()
+    wrong, right, memory = [0], [], []
+    with server() as (port, process):
+
+        def ask() -> Callable[[int], None]:
+            client = Client(port)
+
+            def call(number: int) -> None:
+                begun = time.perf_counter()
+                status, answer = client.read(bodies[number % len(bodies)])
+                statuses[status] += 1
+                if status == 200:
+                    right.append(time.perf_counter() - begun)
+                    wrong[0] += json.loads(answer)["pages"][0]["lines"] != wanted[number % len(wanted)]
+                else:
+                    time.sleep(1)  # as it was told
+
+            return call
+
+        def watch() -> None:
+            while not done.wait(seconds / 10):
+                memory.append(measure.proportional(measure.Path(f"/proc/{process}")))
+
+        done = threading.Event()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        closed_loop(MANY, seconds, ask)
+        done.set()
+        watcher.join()
+    p50, p99 = np.percentile(right, [50, 99])
+    print(f"{MANY} clients, {seconds:.0f} s: {dict(statuses)}, {wrong[0]} wrong answers, {len(right) / seconds:.2f} pages/s")
+    print(f"p50 {p50:.2f} s, p99 {p99:.2f} s; memory in MB {[round(value) for value in memory]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    print(f"{measure.cores()} cores, {measure.processor()}")
+    contents = [pages.encoded(piece, "png") for piece in pages.pieces()]
+    against_the_engine(contents, arguments.seconds, arguments.rounds)
+    many(contents, 5 * arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()

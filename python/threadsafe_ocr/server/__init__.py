@@ -1,0 +1,11 @@
+"""The service behind `threadsafe-ocr serve`: FastAPI around one engine. Needs `pip install "threadsafe-ocr[serve]"`.
+
+A request's way: `access.py` (id, log, metrics), `limits.py` (key, shares of clients, what is not read), `reading.py` (the call),
+`uploads.py` (its body), `documents.py` (its pages, and the engine), `formats.py` (the answer). `service.py` is what they share;
+`app.py` puts them together, `run.py` starts them. docs/server.md is for users.
+"""
+
+from threadsafe_ocr.server.app import create_app, from_environment
+from threadsafe_ocr.server.service import ServerSettings
+
+__all__ = ["ServerSettings", "create_app", "from_environment"]

@@ -1,0 +1,65 @@
+"""The application: routes, errors and limits around one engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from threadsafe_ocr import ThreadSafeOCR, __version__
+from threadsafe_ocr.server import errors, paddlex, reading, status
+from threadsafe_ocr.server.access import Access, log_to_stdout
+from threadsafe_ocr.server.drain import draining
+from threadsafe_ocr.server.limits import Admission, Unread
+from threadsafe_ocr.server.metrics import Metrics
+from threadsafe_ocr.server.service import ServerSettings, Service
+
+ROUTERS = (reading.router, paddlex.router, status.router)
+
+
+def create_app(settings: ServerSettings | None = None, ocr: ThreadSafeOCR | None = None) -> FastAPI:
+    """The application of `threadsafe-ocr serve`, for any ASGI server. Without `ocr` it makes its engine when it starts, in the process that
+    serves; either way it closes it at the end.
+    """
+    settings = settings or ServerSettings()
+    service = Service(settings, ocr)
+    paths = {route.path for router in ROUTERS for route in router.routes if isinstance(route, Route)}
+    metrics = Metrics(service, paths)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        warming = asyncio.create_task(service.warm_up())
+        with draining(service.close):
+            yield
+        service.ocr.close(cancel=True)
+        await asyncio.gather(warming, return_exceptions=True)
+
+    cross_origin = Middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"])
+    app = FastAPI(
+        title="threadsafe-ocr",
+        version=__version__,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(Access, service=service, metrics=metrics),
+            *([cross_origin] if settings.cors else []),
+            Middleware(Unread),
+            Middleware(Admission, service=service),
+        ],
+    )
+    app.state.service, app.state.metrics = service, metrics
+    errors.add_to(app, service)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """For uvicorn's `--factory` and gunicorn: settings as `ServerSettings.to_environment` left them."""
+    log_to_stdout()
+    return create_app(ServerSettings.from_environment())

@@ -1,0 +1,136 @@
+"""`POST /ocr` in the form of PaddleX's basic serving (PaddleX 3, "General OCR pipeline": service API), for its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from typing import Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, ValidationError
+from starlette.responses import Response
+
+from threadsafe_ocr import OcrResult
+from threadsafe_ocr.inputs import pil_pixels
+from threadsafe_ocr.problems import Problem
+from threadsafe_ocr.server import documents, uploads
+from threadsafe_ocr.server.formats import dumped
+from threadsafe_ocr.server.reading import deadline, read_all, service_of
+
+router = APIRouter(tags=["PaddleX"])
+# Pixels of a side: PaddleX's own limit for the pictures in an answer.
+PICTURE = 2000
+
+
+class InferRequest(BaseModel):
+    """The members that PaddleX documents. What is not given is this server's default, not PaddleX's."""
+
+    file: str = Field(description="the image as base64; addresses are not fetched")
+    fileType: Literal[0, 1] | None = Field(None, description="found out from the file")
+    useDocOrientationClassify: bool | None = Field(None, description="turned pages are always read upright")
+    useDocUnwarping: bool | None = None
+    useTextlineOrientation: bool | None = None
+    textDetLimitSideLen: int | None = None
+    textDetLimitType: Literal["min", "max"] | None = None
+    textDetThresh: float | None = None
+    textDetBoxThresh: float | None = None
+    textDetUnclipRatio: float | None = None
+    textRecScoreThresh: float | None = None
+    visualize: bool | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Keywords for `aread`."""
+        options = {
+            "use_textline_orientation": self.useTextlineOrientation,
+            "det_limit_side_len": self.textDetLimitSideLen,
+            "det_limit_type": self.textDetLimitType,
+            "det_thresh": self.textDetThresh,
+            "det_box_thresh": self.textDetBoxThresh,
+            "det_unclip_ratio": self.textDetUnclipRatio,
+            "rec_score_thresh": self.textRecScoreThresh,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+
+_schema = InferRequest.model_json_schema()
+_extra = {"requestBody": {"required": True, "content": {"application/json": {"schema": _schema}}}}
+
+
+@router.post("/ocr", summary="Read as PaddleX's basic serving does", response_class=Response, openapi_extra=_extra)
+async def infer(request: Request) -> Response:
+    """A client of PaddleX works with its address changed. `visualize: false` leaves the pictures out, which cost more than the rest."""
+    service = service_of(request)
+    end = deadline(request, service)
+    with service.room.share() as share:
+        members = await uploads.within_time(uploads.json_object(request, service.settings, share), service.settings)
+        try:
+            asked = InferRequest.model_validate(members)
+        except ValidationError as error:
+            raise Problem(422, "InvalidField", uploads.said(error)) from None
+        if asked.useDocUnwarping:
+            raise Problem(422, "InvalidField", "useDocUnwarping: there is no unwarping model here; leave it out")
+        content = uploads.from_base64(asked.file)
+        pages = await read_all(request, content, end, asked.options())
+        images = documents.pages(content, service.settings.max_pages)
+        results = []
+        for image, page in zip(images, pages, strict=True):
+            pictures = {} if asked.visualize is False else await asyncio.to_thread(_pictures, documents.bytes_of(image), page)
+            results.append({"prunedResult": _pruned(page, asked), **pictures})
+    return Response(
+        dumped(
+            {
+                "logId": request.scope["state"]["request_id"],
+                "result": {"ocrResults": results, "dataInfo": {"width": pages[0].width, "height": pages[0].height, "type": "image"}},
+                "errorCode": 0,
+                "errorMsg": "Success",
+            }
+        ),
+        media_type="application/json",
+    )
+
+
+def _pruned(page: OcrResult, asked: InferRequest) -> dict[str, Any]:
+    """PaddleOCR 3.7's `OCRResult.json["res"]` without `input_path` and `page_index`. Only lines that were read are there, so `dt_polys` are
+    `rec_polys`; of the detection's parameters only those that were given.
+    """
+    polygons = [np.rint(line.polygon).astype(int).tolist() for line in page.lines]
+    corners = [np.asarray(polygon) for polygon in polygons]
+    parameters = {
+        "limit_side_len": asked.textDetLimitSideLen,
+        "limit_type": asked.textDetLimitType,
+        "thresh": asked.textDetThresh,
+        "box_thresh": asked.textDetBoxThresh,
+        "unclip_ratio": asked.textDetUnclipRatio,
+    }
+    return {
+        "model_settings": {"use_doc_preprocessor": False, "use_textline_orientation": asked.useTextlineOrientation is not False},
+        "dt_polys": polygons,
+        "text_det_params": {name: value for name, value in parameters.items() if value is not None},
+        "text_type": "general",
+        "textline_orientation_angles": [-1 if line.upside_down is None else int(line.upside_down) for line in page.lines],
+        "text_rec_score_thresh": asked.textRecScoreThresh,
+        "return_word_box": False,
+        "rec_texts": [line.text for line in page.lines],
+        "rec_scores": [line.score for line in page.lines],
+        "rec_polys": polygons,
+        "rec_boxes": [[*each.min(axis=0).tolist(), *each.max(axis=0).tolist()] for each in corners],
+    }
+
+
+def _pictures(content: bytes, page: OcrResult) -> dict[str, str]:
+    """The page with its boxes beside the text, and the page; JPEG in base64."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as opened:
+        image = Image.fromarray(pil_pixels(opened)).convert("RGB")
+    return {"ocrImage": _jpeg(page.draw(image=image)), "inputImage": _jpeg(image)}
+
+
+def _jpeg(picture: Any) -> str:
+    picture = picture.convert("RGB")
+    picture.thumbnail((PICTURE, PICTURE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    return base64.b64encode(file.getvalue()).decode()

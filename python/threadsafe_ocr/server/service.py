@@ -1,0 +1,141 @@
+"""What all requests of a server share: its settings, the engine, who is being served, and whether it is closing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from threadsafe_ocr import ThreadSafeOCR, _core
+from threadsafe_ocr.problems import Problem
+
+# How settings reach the processes of `--workers`.
+VARIABLE = "THREADSAFE_OCR_SERVE"
+# Pages inside at once, for each core: a page takes about half a second of a core, so the last one waits for a quarter of a minute.
+QUEUE_PER_CORE = 32
+# Latencies that /v1/stats tells the quantiles of.
+REMEMBERED = 1000
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The flags of `threadsafe-ocr serve`; docs/server.md explains them."""
+
+    models: str = "v6-small"
+    device: str = "auto"
+    timeout: float = 60.0
+    max_queue_size: int | None = None
+    max_pixels: int | None = None
+    max_upload: int = 50_000_000
+    max_pages: int = 200
+    max_per_client: int | None = None
+    upload_timeout: float = 60.0
+    grace: float = 30.0
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    cors: tuple[str, ...] = ()
+
+    def to_environment(self) -> None:
+        """For the processes that are started from here."""
+        os.environ[VARIABLE] = json.dumps(asdict(self))
+
+    @classmethod
+    def from_environment(cls) -> ServerSettings:
+        """What `to_environment` left, or the defaults."""
+        given: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
+        lists: dict[str, Any] = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return cls(**{**given, **lists})
+
+    def engine(self) -> ThreadSafeOCR:
+        """The engine of a process."""
+        size = self.max_queue_size or QUEUE_PER_CORE * _core.cores()
+        return ThreadSafeOCR(self.models, device=self.device, max_queue_size=size, max_pixels=self.max_pixels)
+
+
+class Room:
+    """The bytes of all uploads that are held at once, so that many large ones do not take the machine's memory."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.used = most, 0
+
+    @contextlib.contextmanager
+    def share(self) -> Iterator[Share]:
+        """One request's share; empty again at the end."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            share.resize(0)
+
+
+class Share:
+    """See Room."""
+
+    def __init__(self, room: Room) -> None:
+        self._room, self._size = room, 0
+
+    def resize(self, size: int) -> None:
+        """Raises Problem (503) where there is no room for more."""
+        more = size - self._size
+        if more > 0 and self._room.used + more > self._room.most:
+            raise Problem(503, "OverloadedError", f"uploads of {self._room.used} bytes are being held; try again later")
+        self._size = size
+        self._room.used += more
+
+
+class Service:
+    """The state of a running server; everything here happens on its event loop."""
+
+    def __init__(self, settings: ServerSettings, ocr: ThreadSafeOCR | None) -> None:
+        self.settings = settings
+        self._ocr = ocr
+        # Uploads as received, beside the engine's own copies, which `max_queue_bytes` bounds.
+        self.room = Room(8 * settings.max_upload)
+        self.warm = False
+        self.closing = False
+        # The requests that read, each with its client.
+        self.active: dict[asyncio.Task[Any], str] = {}
+        self.latencies: deque[float] = deque(maxlen=REMEMBERED)
+        self.errors: Counter[str] = Counter()
+
+    @property
+    def ocr(self) -> ThreadSafeOCR:
+        """The engine, there since the start."""
+        if self._ocr is None:
+            raise Problem(503, "EngineClosedError", "the engine is not there yet")
+        return self._ocr
+
+    def start(self) -> None:
+        """Makes the engine; raises what it raises. It is warmed up beside the first requests."""
+        if self._ocr is None:
+            self._ocr = self.settings.engine()
+
+    async def warm_up(self) -> None:
+        """Reads a blank page; then the server is ready."""
+        await asyncio.to_thread(self.ocr.warmup)
+        self.warm = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return self.warm and not self.closing and self.ocr.ready
+
+    async def close(self) -> None:
+        """Lets those who are inside finish within the grace, then ends them: they are answered 503."""
+        self.closing = True
+        await self._empty(self.settings.grace)
+        self.ocr.close(cancel=True)
+        await self._empty(1.0)
+        # Those who still send their upload, or do not take their answer.
+        for task in list(self.active):
+            task.cancel()
+        await self._empty(1.0)
+
+    async def _empty(self, seconds: float) -> None:
+        end = asyncio.get_running_loop().time() + seconds
+        while self.active and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.05)

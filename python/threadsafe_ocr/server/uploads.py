@@ -1,0 +1,134 @@
+"""What a client sends: a form with a file, or JSON with base64. Read as it comes, and refused as soon as it is too much."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from threadsafe_ocr.problems import Problem
+from threadsafe_ocr.server.fields import Fields, ReadFields
+from threadsafe_ocr.server.service import ServerSettings, Share
+
+# Beside the file: the fields, and what a form puts around them.
+AROUND = 64 << 10
+
+
+T = TypeVar("T")
+
+
+class Upload(NamedTuple):
+    """A file and how to read it."""
+
+    content: bytes
+    fields: Fields
+
+
+class InMemory(MultiPartParser):
+    """Without temporary files: the room for uploads bounds memory, and a file costs a thread a piece."""
+
+    spool_max_size = 1 << 62
+
+
+async def receive(request: Request, settings: ServerSettings, share: Share) -> Upload:
+    """The upload of a request, within the limits. Raises Problem 400, 408, 413, 415, 503; ClientDisconnect."""
+    return Upload(*await within_time(_receive(request, settings, share), settings))
+
+
+async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSettings) -> T:
+    """What `receiving` gives; Problem 408 when it takes too long."""
+    try:
+        return await asyncio.wait_for(receiving, settings.upload_timeout)
+    except asyncio.TimeoutError:
+        raise Problem(408, "UploadTimeout", f"the upload was not there within {settings.upload_timeout:g} s") from None
+
+
+async def _receive(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, Fields]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        content, fields = await _form(request, settings, share)
+    elif kind == "application/json":
+        fields = await json_object(request, settings, share)
+        content = from_base64(fields.pop("file", None))
+    else:
+        raise Problem(415, "UnsupportedMediaType", f"Content-Type {kind!r}: send multipart/form-data, or application/json with base64")
+    if len(content) > settings.max_upload:
+        raise _too_large(settings.max_upload)
+    try:
+        return content, ReadFields.model_validate(fields)
+    except ValidationError as error:
+        raise Problem(400, "InvalidField", said(error)) from None
+
+
+async def _form(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, dict[str, Any]]:
+    stream = pieces(request, settings.max_upload + AROUND, share, settings.max_upload)
+    parser = InMemory(request.headers, stream, max_files=1, max_fields=len(ReadFields.model_fields), max_part_size=AROUND)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Problem(400, "InvalidForm", f"not a form: {error.message}") from None
+    fields: dict[str, Any] = dict(form)
+    file = fields.pop("file", None)
+    try:
+        if not isinstance(file, UploadFile):
+            raise Problem(400, "MissingFile", 'the form has no file in the field "file"; with curl: -F file=@page.png')
+        return await file.read(), fields
+    finally:
+        await form.close()
+
+
+async def json_object(request: Request, settings: ServerSettings, share: Share) -> dict[str, Any]:
+    """The members of a JSON body. Raises as `receive`."""
+    # Base64 takes four characters for three bytes.
+    most = settings.max_upload * 4 // 3 + AROUND
+    body = b"".join([piece async for piece in pieces(request, most, share, settings.max_upload)])
+    try:
+        members = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "InvalidJson", f"the body is not JSON: {error}") from None
+    if not isinstance(members, dict):
+        raise Problem(400, "InvalidJson", 'the body is JSON, but no object; send {"file": "base64 of it"}')
+    return members
+
+
+def from_base64(text: Any) -> bytes:
+    """The file in a JSON body."""
+    if not isinstance(text, str) or not text:
+        raise Problem(400, "MissingFile", 'the member "file" is missing: the file\'s bytes as base64')
+    if text.startswith(("http://", "https://", "file:")):
+        raise Problem(400, "UrlNotFetched", "the server fetches no addresses; send the file itself, as base64")
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem(400, "InvalidBase64", f'the member "file" is not base64: {error}') from None
+
+
+async def pieces(request: Request, most: int, share: Share, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, up to `most` bytes; `limit` is what the message names."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > most:
+        raise _too_large(limit)
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > most:
+            raise _too_large(limit)
+        share.resize(size)
+        yield piece
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "UploadTooLarge", f"the file is larger than {limit} bytes, the most that this server takes")
+
+
+def said(error: ValidationError) -> str:
+    """What is wrong with which field, in a line."""
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False, include_input=False))

@@ -1,0 +1,333 @@
+"""The service over HTTP: what clients send and what they are answered, by a real server in a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import io
+import json
+import re
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from conftest import LINES, PAGES, TEXT
+from serving import Server, png, slow_page, tiff
+from threadsafe_ocr import OcrResult, ThreadSafeOCR
+
+LINE = LINES[0].read_bytes()
+JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("server"), "--max-upload", "2M", "--max-pixels", "12M", "--max-pages", "4") as running:
+        yield running
+
+
+def page_of(answer: httpx.Response, number: int = 0) -> dict[str, object]:
+    assert answer.status_code == 200, answer.text
+    return answer.json()["pages"][number]
+
+
+def expected(page: OcrResult, number: int = 1) -> dict[str, object]:
+    """What JSON makes of it."""
+    return json.loads(json.dumps({"page": number, "text": page.text, **page.to_dict()}))
+
+
+def problem(answer: httpx.Response, status: int, kind: str) -> str:
+    """Its detail."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    members = answer.json()
+    assert members["type"] == f"urn:threadsafe-ocr:{kind}"
+    assert members["status"] == status
+    assert members["request_id"] == answer.headers["x-request-id"]
+    return str(members["detail"])
+
+
+def test_an_image_in_a_form_is_read_as_the_engine_reads_it_to_the_last_bit(server: Server, ocr: ThreadSafeOCR) -> None:
+    assert page_of(server.read(JPEG)) == expected(ocr.read(JPEG))
+
+
+def test_an_image_in_json_is_the_same(server: Server) -> None:
+    assert page_of(server.read_json(LINE)) == page_of(server.read(LINE))
+    assert page_of(server.read_json(LINE))["text"] == TEXT
+    address = "data:image/png;base64," + base64.b64encode(LINE).decode()
+    assert page_of(httpx.post(f"{server.url}/v1/read", json={"file": address}))["text"] == TEXT
+
+
+def test_many_clients_get_each_their_own_answer(server: Server, ocr: ThreadSafeOCR) -> None:
+    contents = [path.read_bytes() for path in LINES[:6]]
+    wanted = [expected(ocr.read(content)) for content in contents]
+    with concurrent.futures.ThreadPoolExecutor(12) as clients:
+        answers = list(clients.map(lambda number: page_of(server.read(contents[number % 6])), range(36)))
+    assert [number for number, answer in enumerate(answers) if answer != wanted[number % 6]] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type", "text"),
+    [("text", "text/plain", f"{TEXT}\n"), ("md", "text/markdown", f"{TEXT}\n")],
+)
+def test_the_answer_comes_in_the_format_that_was_asked_for(server: Server, kind: str, media_type: str, text: str) -> None:
+    answer = server.read(LINE, format=kind)
+    assert (answer.headers["content-type"], answer.text) == (f"{media_type}; charset=utf-8", text)
+
+
+def test_options_hold_for_their_request_only(server: Server) -> None:
+    assert page_of(server.read(LINE, rec_score_thresh=1))["lines"] == []
+    assert page_of(server.read_json(LINE, rec_score_thresh=1.0))["lines"] == []
+    assert page_of(server.read(LINE))["text"] == TEXT
+
+
+@pytest.mark.parametrize("fields", [{"det_thresh": "much"}, {"color": "rgb"}, {"format": "exe"}, {"timeout": 1}, {"rec_group": ""}])
+def test_a_field_that_cannot_be_is_named(server: Server, fields: dict[str, object]) -> None:
+    assert problem(server.read(LINE, **fields), 400, "InvalidField").startswith(next(iter(fields)))
+
+
+def test_an_option_that_the_engine_refuses_is_the_clients_fault(server: Server) -> None:
+    assert "rec_width_step" in problem(server.read(LINE, rec_width_step=-1), 400, "ConfigError")
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"big_tiff": True}], ids=["plain", "lzw", "big"])
+def test_every_page_of_a_tiff_is_read(server: Server, ocr: ThreadSafeOCR, options: dict[str, object]) -> None:
+    answer = server.read(tiff(LINES[:3], **options))
+    texts = [page_of(answer, number)["text"] for number in range(3)]
+    assert texts == [ocr.read(Image.open(path).convert("RGB")).text for path in LINES[:3]]
+    assert server.read(tiff(LINES[:3], **options), format="text").text == "".join(f"{text}\n\f" for text in texts)[:-1]
+
+
+def test_a_tiff_of_too_many_pages_or_without_an_end_is_refused(server: Server) -> None:
+    assert "4 pages" in problem(server.read(tiff(LINES[:5])), 413, "TooManyPages")
+    document = bytearray(tiff(LINES[:2]))
+    (first,) = struct.unpack_from("<I", document, 4)
+    (entries,) = struct.unpack_from("<H", document, first)
+    struct.pack_into("<I", document, first + 2 + 12 * entries, first)
+    assert "cycle" in problem(server.read(bytes(document)), 400, "InvalidImageError")
+    struct.pack_into("<I", document, first + 2 + 12 * entries, len(document) + 100)
+    assert "page 2" in problem(server.read(bytes(document)), 400, "InvalidImageError")
+
+
+def test_a_stream_has_a_line_a_page_and_the_first_one_early(server: Server) -> None:
+    body = tiff(LINES[:4])
+    with server.client.stream("POST", "/v1/read/stream", files={"file": body}) as answer:
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        pages = [json.loads(line) for line in answer.iter_lines()]
+    assert [page["page"] for page in pages] == [1, 2, 3, 4]
+    assert pages == server.read(body).json()["pages"]
+
+
+def test_a_stream_that_cannot_begin_has_a_status_and_one_that_breaks_says_so_at_its_end(server: Server) -> None:
+    problem(server.read(b"no image", path="/v1/read/stream"), 415, "UnsupportedMediaType")
+    document = bytearray(tiff(LINES[:2]))
+    (first,) = struct.unpack_from("<I", document, 4)
+    (entries,) = struct.unpack_from("<H", document, first)
+    (second,) = struct.unpack_from("<I", document, first + 2 + 12 * entries)
+    # Its width is now that of no tag that there is.
+    struct.pack_into("<H", document, second + 2, 60000)
+    answer = server.read(bytes(document), path="/v1/read/stream")
+    assert answer.status_code == 200
+    good, bad = [json.loads(line) for line in answer.text.splitlines()]
+    assert good["text"] == TEXT
+    assert (bad["error"]["status"], bad["error"]["type"]) == (400, "urn:threadsafe-ocr:InvalidImageError")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "kind"),
+    [
+        (b"", 415, "UnsupportedMediaType"),
+        (b"hello", 415, "UnsupportedMediaType"),
+        (b"PK\x03\x04" + bytes(1000), 415, "UnsupportedMediaType"),
+        (LINE[: len(LINE) // 2], 400, "InvalidImageError"),
+        (png(np.zeros((4000, 4000), np.uint8)), 413, "InvalidImageError"),
+    ],
+    ids=["empty", "text", "zip", "half", "too-many-pixels"],
+)
+def test_what_is_no_page_is_refused_with_the_reason(server: Server, content: bytes, status: int, kind: str) -> None:
+    assert problem(server.read(content), status, kind)
+
+
+def test_bodies_of_other_kinds_are_refused(server: Server) -> None:
+    url = f"{server.url}/v1/read"
+    problem(httpx.post(url, content=LINE, headers={"Content-Type": "image/png"}), 415, "UnsupportedMediaType")
+    problem(httpx.post(url), 415, "UnsupportedMediaType")
+    problem(httpx.post(url, data={"a": "b"}, files={"other": LINE}), 400, "MissingFile")
+    problem(httpx.post(url, content=b"--x", headers={"Content-Type": "multipart/form-data"}), 400, "InvalidForm")
+    problem(httpx.post(url, content=b"{", headers={"Content-Type": "application/json"}), 400, "InvalidJson")
+    problem(httpx.post(url, content=b"[" * 200_000, headers={"Content-Type": "application/json"}), 400, "InvalidJson")
+    problem(httpx.post(url, json=[1]), 400, "InvalidJson")
+    problem(httpx.post(url, json={}), 400, "MissingFile")
+    problem(httpx.post(url, json={"file": "%%%"}), 400, "InvalidBase64")
+
+
+@pytest.mark.parametrize("file", ["http://127.0.0.1/", "https://example.org/a.png", "file:///etc/passwd", "/etc/passwd"])
+def test_no_address_is_fetched_and_no_file_of_the_server_is_read(server: Server, file: str) -> None:
+    answer = httpx.post(f"{server.url}/v1/read", json={"file": file})
+    assert answer.status_code in (400, 415)
+    assert "root:" not in answer.text
+
+
+def test_no_answer_within_the_clients_time_is_a_504(server: Server) -> None:
+    assert "timeout" in problem(server.read(slow_page(), headers={"X-Request-Timeout": "0.2"}), 504, "OcrTimeoutError")
+    for value in ("soon", "-1", "nan", "inf"):
+        problem(server.read(LINE, headers={"X-Request-Timeout": value}), 400, "InvalidField")
+
+
+def test_what_is_not_there_is_told_in_the_same_form(server: Server) -> None:
+    problem(server.client.get("/v1/nothing"), 404, "NotFound")
+    problem(server.client.get("/v1/read"), 405, "MethodNotAllowed")
+    problem(server.client.get("/../../etc/passwd"), 404, "NotFound")
+
+
+def test_the_state_of_the_server_can_be_asked(server: Server) -> None:
+    server.read(LINE)
+    assert server.client.get("/healthz").json() == {"status": "ok"}
+    assert server.client.get("/readyz").json() == {"status": "ready"}
+    assert server.client.get("/v1/models").json()["models"] == [{"name": "v6-small", "device": "auto"}]
+    stats = server.stats()
+    assert stats["active"] == 0
+    assert stats["upload_bytes"] == 0
+    assert stats["engine"]["answered"] > 0
+
+
+def test_metrics_are_those_of_the_engine(server: Server) -> None:
+    before = metrics(server)
+    server.read(LINE)
+    server.read(b"hello")
+    after = metrics(server)
+    grown = {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+    assert grown["threadsafe_ocr_lines_total"] == 1
+    assert grown["threadsafe_ocr_requests_total answered"] == 1
+    assert grown["threadsafe_ocr_errors_total UnsupportedMediaType"] == 1
+    assert grown["threadsafe_ocr_http_seconds_count /v1/read 200"] == 1
+    assert grown["threadsafe_ocr_inference_seconds_sum detection"] > 0
+    assert grown["threadsafe_ocr_inference_seconds_count recognition"] == 1
+    assert after["process_resident_memory_bytes"] > 1e7
+    assert after["threadsafe_ocr_queue_size"] == 0
+
+
+def metrics(server: Server) -> dict[str, float]:
+    """Name and labels -> value."""
+    families = text_string_to_metric_families(server.client.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return {" ".join([s.name, *(value for key, value in s.labels.items() if key not in ("pid", "le"))]): s.value for s in samples}
+
+
+def test_every_request_has_its_line_in_the_log(server: Server) -> None:
+    answer = server.read(LINE, headers={"X-Request-ID": "from-the-proxy.1"})
+    assert answer.headers["x-request-id"] == "from-the-proxy.1"
+    (line,) = [line for line in server.log() if line["request_id"] == "from-the-proxy.1"]
+    seconds = line.pop("seconds")
+    assert 0 < seconds < 10
+    assert line.pop("time").startswith("20")
+    assert line == {
+        "request_id": "from-the-proxy.1",
+        "client": "127.0.0.1",
+        "method": "POST",
+        "path": "/v1/read",
+        "status": 200,
+        "pages": 1,
+        "lines": 1,
+    }
+    for forged in ("a b", "x" * 200, '"', ""):
+        assert server.read(LINE, headers={"X-Request-ID": forged}).headers["x-request-id"] != forged
+
+
+def test_the_documentation_names_every_call_with_an_example(server: Server) -> None:
+    described = server.client.get("/openapi.json").json()
+    assert {"/v1/read", "/v1/read/stream", "/ocr", "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/stats"} <= set(described["paths"])
+    call = described["paths"]["/v1/read"]["post"]
+    form = call["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert {"file", "format", "det_thresh", "rec_score_thresh"} <= set(form)
+    examples = [content["example"] for answer in call["responses"].values() for content in answer["content"].values()]
+    assert examples
+    assert "swagger" in server.client.get("/docs").text
+
+
+def test_a_client_of_paddlex_works_with_its_address_changed(server: Server, ocr: ThreadSafeOCR) -> None:
+    payload = {"file": base64.b64encode(JPEG).decode("ascii"), "fileType": 1}
+    response = httpx.post(f"{server.url}/ocr", json=payload, timeout=40)
+    assert response.status_code == 200
+    members = response.json()
+    assert (members["errorCode"], members["errorMsg"]) == (0, "Success")
+    assert members["logId"]
+    (result,) = members["result"]["ocrResults"]
+    page, pruned = ocr.read(JPEG), result["prunedResult"]
+    assert pruned["rec_texts"] == [line.text for line in page.lines]
+    assert pruned["rec_scores"] == [line.score for line in page.lines]
+    assert pruned["rec_boxes"][0] == [round(value) for value in page.lines[0].box]
+    assert [len(polygon) for polygon in pruned["rec_polys"]] == [4] * len(page.lines)
+    with Image.open(io.BytesIO(base64.b64decode(result["ocrImage"]))) as picture:
+        assert picture.format == "JPEG"
+        assert picture.width == pytest.approx(2 * page.width * picture.height / page.height, abs=2)
+    assert members["result"]["dataInfo"] == {"width": page.width, "height": page.height, "type": "image"}
+
+
+def test_what_paddlex_may_be_asked_holds_and_its_errors_have_its_form(server: Server) -> None:
+    quiet = server.read_json(LINE, path="/ocr", visualize=False, textRecScoreThresh=1, useDocUnwarping=False).json()
+    assert quiet["result"]["ocrResults"][0].keys() == {"prunedResult"}
+    assert quiet["result"]["ocrResults"][0]["prunedResult"]["rec_texts"] == []
+    for members, status in [({"textDetThresh": "x"}, 422), ({"useDocUnwarping": True}, 422)]:
+        answer = server.read_json(LINE, path="/ocr", **members)
+        assert (answer.status_code, answer.json()["errorCode"]) == (status, status)
+        assert answer.json()["errorMsg"]
+        assert answer.json()["logId"]
+    assert server.read_json(b"hello", path="/ocr").json()["errorCode"] == 415
+
+
+def test_keys_cross_origin_and_a_clients_share(tmp_path: Path) -> None:
+    flags = ("--api-key", "one", "--api-key", "two", "--cors", "https://app.example", "--max-per-client", "1")
+    with Server(tmp_path, *flags) as server:
+        answer = server.read(LINE)
+        problem(answer, 401, "Unauthorized")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        problem(server.read(LINE, headers={"X-API-Key": "on"}), 401, "Unauthorized")
+        assert server.client.get("/v1/stats").status_code == server.client.get("/metrics").status_code == 401
+        one, two = {"Authorization": "Bearer one"}, {"X-API-Key": "two"}
+        assert page_of(server.read(LINE, headers=one))["text"] == TEXT
+        ask = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+        allowed = server.client.options("/v1/read", headers={**ask, "Access-Control-Request-Headers": "x-api-key"})
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://app.example")
+        assert server.client.options("/v1/read", headers={**ask, "Origin": "https://other.example"}).status_code == 400
+        with socket.create_connection(("127.0.0.1", server.port)) as uploading:
+            head = b"POST /v1/read HTTP/1.1\r\nHost: x\r\nX-API-Key: one\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            uploading.sendall(head)
+            while server.client.get("/v1/stats", headers=one).json()["active"] == 0:
+                pass
+            refused = server.read(LINE, headers={**one, "Origin": "https://app.example"})
+            problem(refused, 429, "TooManyRequests")
+            assert refused.headers["retry-after"]
+            assert refused.headers["access-control-allow-origin"] == "https://app.example", "the page may know why"
+            assert page_of(server.read(LINE, headers=two))["text"] == TEXT
+        while server.client.get("/v1/stats", headers=one).json()["active"] > 0:
+            pass
+        assert page_of(server.read(LINE, headers=one))["text"] == TEXT
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(tmp_path: Path) -> None:
+    with Server(tmp_path, "--max-queue-size", "1") as server:
+        with server.begun(slow_page()):
+            refused = server.read(LINE)
+            problem(refused, 503, "OverloadedError")
+            assert int(refused.headers["retry-after"]) > 0
+        while server.stats()["engine"]["queue_size"]:
+            pass
+        assert page_of(server.read(LINE))["text"] == TEXT
+
+
+def test_the_dashboard_asks_for_what_there_is(server: Server) -> None:
+    server.read(LINE)
+    server.read(b"hello")
+    dashboard = json.loads((Path(__file__).parents[2] / "docs" / "grafana.json").read_text())
+    asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    there = {name.split()[0] for name in metrics(server)}
+    names = set(re.findall(r"\b(?:threadsafe_ocr|process)_[a-z_]+", asked))
+    assert names
+    assert names - there == set()
