@@ -6,7 +6,7 @@ TOOLS := .cache/wheel
 GOLDEN ?=
 PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after bench-serve install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-deploy test-container test-gpu test-mineru clean
+.PHONY: demo test soak before-after bench bench-serve install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-deploy test-container test-gpu test-mineru clean
 
 demo: install
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
@@ -39,6 +39,10 @@ third-party:
 # An hour and a half; writes docs/soak.md.
 soak: install
 	$(BIN)/python benches/soak.py
+
+# RapidOCR beside this package; writes docs/performance.md. Half an hour.
+bench: $(VENV)/made
+	$(BIN)/python benches/side_by_side.py
 
 # PaddleOCR behind a web service, and this package; writes docs/before-after.md. Downloads about 0.5 GB into a throw-away environment.
 before-after: install

@@ -77,7 +77,7 @@ def test_every_kind_of_image_gives_the_same_picture(read: OcrResult) -> None:
     for image in [str(LINE), LINE.read_bytes(), io.BytesIO(LINE.read_bytes()), rgb, bgr, opaque]:
         assert read.draw(image=image).tobytes() == expected
     grey = np.asarray(rgb.convert("L"))
-    assert draw._open(np.full((4, 4, 3), (255, 0, 0), np.uint8)).getpixel((0, 0)) == (0, 0, 255), "arrays are BGR, as in cv2"
+    assert draw.photo(np.full((4, 4, 3), (255, 0, 0), np.uint8)).getpixel((0, 0)) == (0, 0, 255), "arrays are BGR, as in cv2"
     assert read.draw(image=grey).tobytes() == read.draw(image=grey[:, :, None]).tobytes()
 
 
