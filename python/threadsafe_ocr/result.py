@@ -66,7 +66,7 @@ class TextLine:
 
         >>> line = TextLine("to be", 0.99, np.array([[0, 0], [50, 0], [50, 10], [0, 10]], np.float32))
         >>> [(word.text, word.box) for word in line.words]
-        [('to', (0.0, 0.0, 25.0, 10.0)), ('be', (25.0, 0.0, 50.0, 10.0))]
+        [('to', (0.0, 0.0, 20.0, 10.0)), ('be', (30.0, 0.0, 50.0, 10.0))]
         """
         return of(self)
 

@@ -87,7 +87,8 @@ def test_the_image_looks_as_it_did(kind: str) -> None:
     """And the invisible text is invisible."""
     gray = Image.fromarray(np.tile(np.arange(0, 240, 2, dtype=np.uint8), (60, 1)))
     image = {
-        "jpeg": gray.convert("RGB"), "gray": gray, "bilevel": gray.point(lambda value: 255 * (value > 99), "1"), "palette": gray.convert("P"),
+        "jpeg": gray.convert("RGB"), "gray": gray, "bilevel": gray.point(lambda value: 255 * (value > 99), "1"),
+        "palette": gray.convert("P"),
         "alpha": Image.merge("LA", (gray, gray)), "cmyk": gray.convert("RGB").convert("CMYK"),
         "16 bit": Image.fromarray(np.asarray(gray, np.uint16) * 257),
     }[kind]  # fmt: skip
