@@ -158,7 +158,9 @@ pub fn decode_color(encoded: &[u8], max_pixels: u64) -> Result<Image> {
 pub fn decode_unchanged(encoded: &[u8], max_pixels: u64) -> Result<(u32, u32, Vec<u8>)> {
     let (plan, raw) = read(encoded, max_pixels)?;
     let data = match raw.layout {
-        Layout::GrayAlpha => raw.data.as_chunks::<2>().0.iter().flat_map(|&[gray, alpha]| [gray, gray, gray, alpha]).collect(),
+        Layout::GrayAlpha => {
+            raw.data.as_chunks::<2>().0.iter().flat_map(|&[gray, alpha]| [gray, gray, gray, alpha]).collect()
+        }
         Layout::Rgba => {
             let mut data = raw.data;
             data.as_chunks_mut::<4>().0.iter_mut().for_each(|pixel| pixel.swap(0, 2));

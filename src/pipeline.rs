@@ -488,7 +488,8 @@ mod tests {
     fn only_paddle2s_detection_alone_leaves_boxes_as_they_were_found() {
         let at = |y: f32| Quad([(0.0, y), (9.0, y), (9.0, y + 5.0), (0.0, y + 5.0)].map(|(x, y)| Point { x, y }));
         let quads = [at(40.0), at(0.0)];
-        let order = |numerics, recognize| box_order(&quads, Direction::Right, numerics, Steps { detect: true, recognize });
+        let order =
+            |numerics, recognize| box_order(&quads, Direction::Right, numerics, Steps { detect: true, recognize });
         assert_eq!(order(Numerics::Paddle2, false), [0, 1]);
         assert_eq!(order(Numerics::Paddle2, true), [1, 0]);
         assert_eq!(order(Numerics::Paddle3, false), [1, 0]);

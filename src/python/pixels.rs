@@ -13,7 +13,12 @@ type Pixels<'py> = Bound<'py, PyArray3<u8>>;
 
 /// Decodes as `cv2.imdecode` does: `IMREAD_COLOR` for `color`, else `IMREAD_UNCHANGED`; without the GIL.
 #[pyfunction]
-pub(super) fn decode<'py>(py: Python<'py>, encoded: &Bound<'py, PyBytes>, color: bool, max_pixels: u64) -> PyResult<Pixels<'py>> {
+pub(super) fn decode<'py>(
+    py: Python<'py>,
+    encoded: &Bound<'py, PyBytes>,
+    color: bool,
+    max_pixels: u64,
+) -> PyResult<Pixels<'py>> {
     let bytes = encoded.as_bytes();
     let (width, height, data) = py.detach(|| {
         if !color {
