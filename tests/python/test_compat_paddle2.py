@@ -323,6 +323,8 @@ def test_an_object_pickles_and_closes(crop: np.ndarray) -> None:
     ocr.close()
     with pytest.raises(EngineClosedError):
         ocr.ocr(crop, det=False)
+    with pytest.raises(EngineClosedError):
+        ocr.predict(crop)
 
 
 def test_it_reads_after_a_fork(run_python: Run) -> None:

@@ -7,6 +7,7 @@ import functools
 import http.server
 import json
 import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -393,3 +394,34 @@ def test_the_settings_are_exported_as_paddlex_has_them(paddle: PaddleOCR, tmp_pa
     assert '    model_name: "PP-OCRv6_small_rec"' in rows
     assert "    box_thresh: 0.6" in rows
     assert "use_textline_orientation: false" in rows
+
+
+def test_an_exported_configuration_is_taken(paddle: PaddleOCR, band: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        "use_doc_preprocessor": False,
+        "use_textline_orientation": False,
+        "SubModules": {
+            "TextDetection": {"model_name": "PP-OCRv6_small_det", "unclip_ratio": 2.5, "limit_side_len": 320, "limit_type": "max"},
+            "TextRecognition": {"model_name": "PP-OCRv6_small_rec", "score_thresh": 0.99},
+        },
+    }
+    (same,) = PaddleOCR(api="3", paddlex_config=config).predict(band)
+    options = {"text_det_unclip_ratio": 2.5, "text_det_limit_side_len": 320, "text_det_limit_type": "max", "text_rec_score_thresh": 0.99}
+    assert same.json == paddle.predict(band, **options)[0].json
+    assert PaddleOCR(paddlex_config=config, text_rec_score_thresh=0.5).drop_score == 0.5
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError, match="PyYAML"):
+        PaddleOCR(paddlex_config=str(tmp_path / "OCR.yaml"))
+
+
+def test_a_language_beside_named_models_is_ignored_and_told(paddle: PaddleOCR) -> None:
+    with pytest.warns(UserWarning, match="are ignored"):
+        PaddleOCR(
+            api="3",
+            lang="korean",
+            text_detection_model_name="PP-OCRv6_small_det",
+            text_recognition_model_name="PP-OCRv6_small_rec",
+            use_doc_orientation_classify=False,
+            use_doc_unwarping=False,
+            use_textline_orientation=False,
+        )
