@@ -225,7 +225,8 @@ impl Scale {
     /// As 2.x places a box (`boxes_from_bitmap`, in f32) and cleans it (`filter_tag_det_res`): inside the page, none of three pixels or less.
     fn apply_inside(&self, found: Detected, clockwise: fn(&Quad) -> Quad) -> Option<Detected> {
         let (width, height) = (self.image.0 as f32, self.image.1 as f32);
-        let place = |at: f32, map: f64, end: f32| (at / map as f32 * end).round_ties_even().clamp(0.0, end);
+        // Adding zero drops a zero's sign.
+        let place = |at: f32, map: f64, end: f32| (at / map as f32 * end).round_ties_even().clamp(0.0, end) + 0.0;
         let corners =
             found.quad.0.map(|p| Point { x: place(p.x, self.map.0, width), y: place(p.y, self.map.1, height) });
         let quad =
@@ -344,6 +345,9 @@ mod tests {
         let corners = |found: &[Detected]| found[0].quad.0.map(|p| (p.x as i32, p.y as i32));
         assert_eq!(corners(&found((128, 64), Numerics::Paddle3))[2], (128, 64));
         assert_eq!(corners(&found((128, 64), Numerics::Paddle2))[2], (127, 63));
+        let edge = map_with(64, 32, (0, 4, 40, 27), 0.75);
+        let at_edge = postprocess(&edge, (64, 32), (128, 64), &options(), Numerics::Paddle2);
+        assert!(at_edge[0].quad.0.iter().all(|p| p.x.is_sign_positive() && p.y.is_sign_positive()));
         // Four pixels high on the map, three of them inside the page.
         assert_eq!(found((128, 4), Numerics::Paddle3).len(), 1);
         assert!(found((128, 4), Numerics::Paddle2).is_empty());

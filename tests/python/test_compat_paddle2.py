@@ -19,6 +19,7 @@ from threadsafe_ocr import (
     EngineClosedError,
     ImageNotFoundError,
     InvalidImageError,
+    ModelLoadError,
     ModelNotFoundError,
     OcrError,
     OcrTimeoutError,
@@ -322,6 +323,8 @@ def test_an_object_pickles_and_closes(crop: np.ndarray) -> None:
     ocr.close()
     with pytest.raises(EngineClosedError):
         ocr.ocr(crop, det=False)
+    with pytest.raises(EngineClosedError):
+        ocr.predict(crop)
 
 
 def test_it_reads_after_a_fork(run_python: Run) -> None:
@@ -350,18 +353,25 @@ def test_models_in_paddles_own_format_are_converted_once(monkeypatch: pytest.Mon
     class Converter:
         @staticmethod
         def export(network: str, weights: str, target: str, **_how: object) -> None:
+            if network.endswith(".json"):
+                raise RuntimeError("unknown format")
             converted.append((Path(network).name, Path(weights).name))
             Path(target).write_bytes((models / "det" / "inference.onnx").read_bytes())
 
     folder = paddle_folder(tmp_path / "det")
     with pytest.raises(ModelNotFoundError, match=r"threadsafe-ocr\[paddle\]"):
         PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "paddle2onnx")
     monkeypatch.setitem(sys.modules, "paddle2onnx", Converter)
     for _ in range(2):
         own = PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
     assert converted == [("inference.pdmodel", "inference.pdiparams")]
     assert own.ocr(crop)[0]
-    (tmp_path / "det" / "inference.pdmodel").unlink()
+    (folder / "inference.pdmodel").rename(folder / "inference.json")
+    (folder / "inference.pdiparams").write_bytes(b"other weights")
+    with pytest.raises(ModelLoadError, match="paddlepaddle>=3"):
+        PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
+    # Of what failed nothing is left.
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    (folder / "inference.json").unlink()
     with pytest.raises(ModelNotFoundError, match="no network"):
         PaddleOCR(api="2", lang="en", det_model_dir=str(folder))

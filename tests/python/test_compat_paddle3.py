@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
+import http.server
 import json
 import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -171,6 +174,11 @@ def test_pages_come_in_order_and_an_error_after_those_before_it(paddle: PaddleOC
     (tmp_path / "notes.txt").write_text("no image")
     found = paddle.predict(str(tmp_path))
     assert [answer["input_path"] for answer in found] == sorted(map(str, names))
+    # Each with all of the options.
+    (alone,) = paddle.predict(str(names[0]))
+    assert [(answer["rec_texts"], answer["rec_boxes"].tolist()) for answer in found] == [
+        (alone["rec_texts"], alone["rec_boxes"].tolist())
+    ] * 3
     (tmp_path / "b" / "15.png").write_bytes(b"no image")
     pages = paddle.predict_iter([str(tmp_path), str(BAND)])
     assert next(pages)["input_path"] == str(names[1])
@@ -215,6 +223,25 @@ def test_what_cannot_be_read_is_left_out_or_told(paddle: PaddleOCR, tmp_path: Pa
     with pytest.raises(ConfigError, match="allow_urls"):
         paddle.predict("https://example.invalid/a.png")
     assert paddle.predict([CROP, CROP.read_bytes(), Image.open(CROP)])[2]["rec_texts"] == paddle.predict(str(CROP))[0]["rec_texts"]
+
+
+def test_urls_are_downloaded_where_that_is_allowed(file: Path, page: OCRResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=file.parent)
+    handler.func.log_message = lambda *_: None  # type: ignore[method-assign]
+    small = {"text_detection_model_name": "PP-OCRv6_small_det", "text_recognition_model_name": "PP-OCRv6_small_rec"}
+    off = dict.fromkeys(("use_doc_orientation_classify", "use_doc_unwarping", "use_textline_orientation"), False)
+    ocr = PaddleOCR(allow_urls=True, **off, **small)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        (answer,) = ocr.predict(f"{url}/{file.name}")
+        assert (answer["input_path"], answer["rec_texts"]) == (f"{url}/{file.name}", page["rec_texts"])
+        assert ocr.ocr(f"{url}/{file.name}", rec=False)[0]
+        with pytest.raises(InvalidImageError, match="cannot be downloaded"):
+            ocr.ocr(f"{url}/missing.png")
+        server.shutdown()
+    assert list(tmp_path.iterdir()) == []  # no ./tmp.jpg
 
 
 def test_a_result_is_json_and_text(page: OCRResult, capsys: pytest.CaptureFixture[str]) -> None:
@@ -367,3 +394,34 @@ def test_the_settings_are_exported_as_paddlex_has_them(paddle: PaddleOCR, tmp_pa
     assert '    model_name: "PP-OCRv6_small_rec"' in rows
     assert "    box_thresh: 0.6" in rows
     assert "use_textline_orientation: false" in rows
+
+
+def test_an_exported_configuration_is_taken(paddle: PaddleOCR, band: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        "use_doc_preprocessor": False,
+        "use_textline_orientation": False,
+        "SubModules": {
+            "TextDetection": {"model_name": "PP-OCRv6_small_det", "unclip_ratio": 2.5, "limit_side_len": 320, "limit_type": "max"},
+            "TextRecognition": {"model_name": "PP-OCRv6_small_rec", "score_thresh": 0.99},
+        },
+    }
+    (same,) = PaddleOCR(api="3", paddlex_config=config).predict(band)
+    options = {"text_det_unclip_ratio": 2.5, "text_det_limit_side_len": 320, "text_det_limit_type": "max", "text_rec_score_thresh": 0.99}
+    assert same.json == paddle.predict(band, **options)[0].json
+    assert PaddleOCR(paddlex_config=config, text_rec_score_thresh=0.5).drop_score == 0.5
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ConfigError, match="PyYAML"):
+        PaddleOCR(paddlex_config=str(tmp_path / "OCR.yaml"))
+
+
+def test_a_language_beside_named_models_is_ignored_and_told(paddle: PaddleOCR) -> None:
+    with pytest.warns(UserWarning, match="are ignored"):
+        PaddleOCR(
+            api="3",
+            lang="korean",
+            text_detection_model_name="PP-OCRv6_small_det",
+            text_recognition_model_name="PP-OCRv6_small_rec",
+            use_doc_orientation_classify=False,
+            use_doc_unwarping=False,
+            use_textline_orientation=False,
+        )

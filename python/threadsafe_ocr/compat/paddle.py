@@ -21,7 +21,7 @@ from threadsafe_ocr.compat.paddle3 import Paddle3
 from threadsafe_ocr.compat.paddle3_result import OCRResult
 from threadsafe_ocr.compat.paddle_draw import draw_ocr
 from threadsafe_ocr.compat.paddle_options import PADDLE2, PADDLE3
-from threadsafe_ocr.exceptions import ConfigError, ModelNotFoundError
+from threadsafe_ocr.exceptions import ConfigError, EngineClosedError, ModelNotFoundError
 from threadsafe_ocr.ocr import ThreadSafeOCR
 
 __all__ = ["OCRResult", "PaddleOCR", "draw_ocr"]
@@ -65,6 +65,8 @@ class PaddleOCR:
             self._warn_deprecated(keywords)
         self.args = argparse.Namespace(**keywords)
         rest = dict(keywords)
+        if (config := rest.pop("paddlex_config", None)) is not None:
+            rest = {**paddle3_config.keywords(config), **{name: value for name, value in rest.items() if value is not None}}
         self._options = paddle_options.take(rest)
         self._named = paddle_options.take_named(rest, paddle_models.KEYWORDS)
         self._limits = {name: rest.pop(name) for name in _LIMITS if name in rest}
@@ -77,6 +79,7 @@ class PaddleOCR:
         paddle_options.tell_without_effect(set(rest))
         paddle_models.check(self._named, ("3",) if api == "3" else ("2",) if api else ("2", "3"))
         self._made: dict[str, Any] = {}
+        self._closed = False
         if api:
             self._engine(api[0])
 
@@ -193,6 +196,7 @@ class PaddleOCR:
 
     def close(self) -> None:
         """Ends it: requests that run finish, further ones raise EngineClosedError."""
+        self._closed = True
         for engine, _ in self._made.values():
             engine.close()
 
@@ -200,6 +204,10 @@ class PaddleOCR:
         """A generation's engine; it is made by the first call. No lock: one may be held by another thread when a process forks."""
         made = self._made.get(generation)
         if made is None:
+            if self._closed:
+                raise EngineClosedError("this PaddleOCR was closed")
+            if generation == "3" and self._named.keys() & {"lang", "version"} and len(self._named.keys() - {"lang", "version"}):
+                warnings.warn("`lang` and `ocr_version` are ignored where models are named or given", UserWarning, stacklevel=4)
             models = paddle_models.choose(generation, self._named)
             absent = self._absent(generation, models)
             if absent and self._strict:

@@ -115,7 +115,7 @@ class Paddle2:
         if paddle_images.is_url(img):
             img = paddle_images.download(img, allowed=self._allow_urls)
         if paddle_images.is_pdf(img):
-            return [[self._one(page, then)] for page in islice(paddle_images.pdf_pages(img), self._page_num or None)]
+            return [[self._one(page, then)] for page in islice(paddle_images.document_pages(img), self._page_num or None)]
         return [[self._one(img, then)]]
 
     def _one(self, img: Any, then: Callable[[Pixels], Pixels] | None = None) -> Source:

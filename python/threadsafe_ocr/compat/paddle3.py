@@ -45,9 +45,10 @@ class Paddle3:
 
     def _started(self, inputs: Any, allow_urls: bool) -> Iterator[tuple[Page, _core.Pending] | Exception]:
         """Pages that run; last, perhaps, the error that ended them: it is raised after the results before it."""
-        options = {**self._options, "rec_score_thresh": 0.0}
         try:
             for page in paddle_images.pages(inputs, allow_urls=allow_urls):
+                # One for each page: the engine takes the options out of it.
+                options = {**self._options, "rec_score_thresh": 0.0}
                 yield page, self._engine._start([page.source], timeout=self._timeout, wait=self._wait, options=options)
         except Exception as error:  # noqa: BLE001 - see above
             yield error

@@ -1,9 +1,69 @@
-"""The configuration that 3.x exports: PaddleX's pipeline "OCR" with what was asked for."""
+"""PaddleX's configuration of the pipeline "OCR", which 3.x takes as `paddlex_config` and exports."""
 
 from __future__ import annotations
 
+import importlib
 import json
+from pathlib import Path
 from typing import Any
+
+from threadsafe_ocr.exceptions import ConfigError
+
+# Part, and a value's name in it -> 3.x's keyword.
+_TOP = {"use_textline_orientation": "use_textline_orientation"}
+_PARTS = {
+    ("SubModules", "TextDetection"): {
+        "model_name": "text_detection_model_name",
+        "model_dir": "text_detection_model_dir",
+        "limit_side_len": "text_det_limit_side_len",
+        "limit_type": "text_det_limit_type",
+        "max_side_limit": "text_det_max_side_limit",
+        "thresh": "text_det_thresh",
+        "box_thresh": "text_det_box_thresh",
+        "unclip_ratio": "text_det_unclip_ratio",
+    },
+    ("SubModules", "TextLineOrientation"): {
+        "model_name": "textline_orientation_model_name",
+        "model_dir": "textline_orientation_model_dir",
+    },
+    ("SubModules", "TextRecognition"): {
+        "model_name": "text_recognition_model_name",
+        "model_dir": "text_recognition_model_dir",
+        "batch_size": "text_recognition_batch_size",
+        "score_thresh": "text_rec_score_thresh",
+        "return_word_box": "return_word_box",
+    },
+    ("SubPipelines", "DocPreprocessor"): {
+        "use_doc_orientation_classify": "use_doc_orientation_classify",
+        "use_doc_unwarping": "use_doc_unwarping",
+    },
+}
+
+
+def keywords(given: Any) -> dict[str, Any]:
+    """3.x's keywords for what a configuration says; `given` is one, or the path of a YAML file, which needs PyYAML. Raises ConfigError."""
+    content = given if isinstance(given, dict) else _read(Path(given))
+    found = {keyword: content[name] for name, keyword in _TOP.items() if content.get(name) is not None}
+    for (group, part), names in _PARTS.items():
+        values = (content.get(group) or {}).get(part) or {}
+        found |= {keyword: values[name] for name, keyword in names.items() if values.get(name) is not None}
+    if content.get("use_doc_preprocessor") is False:
+        found |= {"use_doc_orientation_classify": False, "use_doc_unwarping": False}
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        yaml = importlib.import_module("yaml")
+    except ImportError:
+        raise ConfigError(f"paddlex_config={str(path)!r} needs PyYAML (pip install pyyaml); or give its content as a dict") from None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"paddlex_config={str(path)!r} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"paddlex_config={str(path)!r} is no configuration of a pipeline")
+    return content
 
 
 def config(options: dict[str, Any], models: dict[str, str], *, words: bool) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import shutil
 from pathlib import Path
 
 from threadsafe_ocr import model_sets
 from threadsafe_ocr.exceptions import ModelLoadError, ModelNotFoundError
 
-_INSTALL = 'pip install "threadsafe-ocr[paddle]"'
+# Paddle 2's format, and Paddle 3's.
+_INSTALL = {".pdmodel": 'pip install "threadsafe-ocr[paddle]"', ".json": 'pip install "paddle2onnx>=2" "paddlepaddle>=3"'}
 # What PP-OCR's networks need, and onnxruntime 1.22 reads.
 _OPSET = 14
 
@@ -30,8 +30,6 @@ def readable(folder: Path) -> Path:
     digest = hashlib.sha256(network.read_bytes() + weights.read_bytes()).hexdigest()
     name = f"converted-{digest[:16]}"
     if not (model_sets.cache() / name / "inference.onnx").is_file():
-        if importlib.util.find_spec("paddle2onnx") is None:
-            raise ModelNotFoundError(f"{folder} has Paddle's own format; {_INSTALL} converts it, or give a folder with inference.onnx")
         with model_sets.new_folder(name) as work:
             _convert(network, weights, work / "inference.onnx")
             config = folder / "inference.yml"
@@ -41,11 +39,17 @@ def readable(folder: Path) -> Path:
 
 
 def _convert(network: Path, weights: Path, target: Path) -> None:
-    paddle2onnx = importlib.import_module("paddle2onnx")
+    install = _INSTALL[network.suffix]
+    try:
+        paddle2onnx = importlib.import_module("paddle2onnx")
+    except ImportError as error:
+        raise ModelNotFoundError(
+            f"{network.parent} has Paddle's own format, and {error}; {install} converts it, or give a folder with inference.onnx"
+        ) from error
     try:
         paddle2onnx.export(str(network), str(weights), str(target), opset_version=_OPSET, verbose=False)
     except Exception as error:
-        raise ModelLoadError(f"paddle2onnx cannot convert {network}: {error}") from error
+        raise ModelLoadError(f"paddle2onnx cannot convert {network}: {error}; this format needs {install}") from error
     if not target.is_file():
-        raise ModelLoadError(f"paddle2onnx wrote nothing for {network}")
+        raise ModelLoadError(f"paddle2onnx wrote nothing for {network}; this format needs {install}")
     target.write_bytes(model_sets.without_subnormals(target.read_bytes()))

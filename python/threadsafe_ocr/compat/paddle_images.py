@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import urllib.request
 import warnings
@@ -51,9 +52,18 @@ def download(url: str, *, allowed: bool) -> bytes:
     return content
 
 
-def pdf_pages(path: str) -> Iterator[Pixels]:
-    """The pages as BGR pixels at twice 72 dpi, one after the other."""
-    raise InvalidImageError(f"{path}: PDFs are not read here; render their pages to PNG first")
+def document_pages(path: str) -> Iterator[Any]:
+    """What can be read of a PDF, page by page at 144 dpi as both generations render them, and of a TIFF, frame by frame."""
+    try:
+        documents = importlib.import_module("threadsafe_ocr.documents")
+    except ImportError:
+        if is_pdf(path):
+            raise InvalidImageError(f"{path}: PDFs are not read here; render their pages to PNG first") from None
+        yield path
+        return
+    with documents.pages_of(path, None, dpi=144.0, password=None, max_pixels=None, timeout=None) as found:
+        for _, load in found:
+            yield load(None)
 
 
 def _decoded(value: Any, *, color: bool) -> Pixels:
@@ -121,11 +131,9 @@ def inside(folder: str) -> list[str]:
 
 def _of_path(path: str) -> Iterator[Page]:
     suffix = path.rsplit(".", 1)[-1].lower()
-    if is_pdf(path):
-        for index, pixels in enumerate(pdf_pages(path)):
-            yield _page(pixels, path, index)
-    elif suffix in TIFF:
-        yield _page(path, path, 0)
+    if is_pdf(path) or suffix in TIFF:
+        for index, page in enumerate(document_pages(path)):
+            yield _page(page, path, index)
     elif suffix in SUFFIXES:
         yield _page(path, path)
     elif os.path.isdir(path):
