@@ -5,13 +5,14 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from threadsafe_ocr import _core
-from threadsafe_ocr.exceptions import ForkedProcessError, OcrError
+from threadsafe_ocr.exceptions import EngineUnavailableError, ForkedProcessError, OcrError
 from threadsafe_ocr.result import OcrResult, from_raw
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class OcrFuture(concurrent.futures.Future[OcrResult]):
         self._handle = handle
         self._pending = pending
         self._number = next(numbers)
-        waiting[self._number] = self
         ensure_thread(FUTURES)
+        waiting[self._number] = self
         pending.notify(FUTURES, self._number)
 
     def cancel(self) -> bool:
@@ -138,8 +139,8 @@ class Wakeups:
         self._handle = handle
         self._pending = pending
         self._number = next(numbers)
-        self._listen()
         ensure_thread(ASYNCIO)
+        self._listen()
         pending.notify(ASYNCIO, self._number)
 
     def _listen(self) -> None:
@@ -190,9 +191,16 @@ def _wake(woken: asyncio.Future[None]) -> None:
 
 
 def ensure_thread(line: int) -> None:
-    """Starts the daemon thread of a line, once a process."""
+    """Starts the daemon thread of a line, once a process. Raises EngineUnavailableError where gevent has taken the threads away."""
     if line in _started:
         return
+    gevent = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        # The thread would be a greenlet, whose wait in native code stops all others for ever.
+        raise EngineUnavailableError(
+            "submit, read_many and aread need real threads, and gevent has replaced them in this process; use "
+            "gevent.get_hub().threadpool.apply(ocr.read, (image,)), or patch with gevent.monkey.patch_all(thread=False)"
+        )
     name, target = ("ocr-futures", _serve_futures) if line == FUTURES else ("ocr-aio", _serve_asyncio)
     with _lock:
         if line not in _started:

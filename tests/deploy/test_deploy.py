@@ -247,6 +247,33 @@ def test_celery_reads_what_was_asked(command: str, alone: dict[Path, Any], broke
     tell(command, server, rate)
 
 
+GEVENT = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import asyncio, sys, gevent
+from threadsafe_ocr import EngineUnavailableError, ThreadSafeOCR
+
+def said(call):
+    try:
+        call()
+    except EngineUnavailableError as error:
+        return str(error)
+
+ocr, path = ThreadSafeOCR(), sys.argv[1]
+print(len(ocr.read(path).lines), len(gevent.get_hub().threadpool.apply(ocr.read, (path,)).lines))
+for call in (lambda: ocr.submit(path), lambda: list(ocr.read_many([path])), lambda: asyncio.run(ocr.aread(path))):
+    print("use gevent.get_hub().threadpool" in said(call))
+print(ocr.stats()["queue_size"])
+"""
+
+
+def test_under_gevent_what_would_hang_says_so(alone: dict[Path, Any]) -> None:
+    done = subprocess.run([sys.executable, "-c", GEVENT, LINES[0]], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = len(alone[LINES[0]]["lines"])
+    assert done.stdout.split() == [str(lines), str(lines), "True", "True", "True", "0"]
+
+
 def test_spawned_processes_read_what_was_asked(alone: dict[Path, Any], tmp_path: Path) -> None:
     paths = list(itertools.islice(itertools.cycle(LINES), REQUESTS))
     start = time.perf_counter()

@@ -106,6 +106,13 @@ def test_the_wheel_says_what_is_in_it() -> None:
     assert {"image", "ort", "pyo3"} <= {component["name"] for component in bill["components"]}
 
 
+def test_the_wheel_brings_the_pytest_plugin() -> None:
+    with zipfile.ZipFile(built("*.whl")) as wheel:
+        (points,) = (wheel.read(name).decode() for name in wheel.namelist() if name.endswith("/entry_points.txt"))
+        assert {"pytest_threadsafe_ocr/plugin.py", "pytest_threadsafe_ocr/py.typed"} <= set(wheel.namelist())
+    assert "[pytest11]\nthreadsafe_ocr=pytest_threadsafe_ocr.plugin" in points.replace(" ", "")
+
+
 def test_the_sdist_leaves_the_pages_of_the_tests_out() -> None:
     with tarfile.open(built("*.tar.gz")) as sdist:
         assert [name for name in sdist.getnames() if "/tests/data/" in name] == []
