@@ -77,8 +77,8 @@ def test_the_wheel_brings_the_pth_that_replaces_other_packages(tmp_path: Path) -
     install(python, built("*.whl"), "--only-binary=:all:", path=str(python.parent))
     script = "import subprocess, sys; print(subprocess.run([sys.executable, '-c', sys.argv[1]], capture_output=True, text=True).stdout)"
     child = "from rapidocr import RapidOCR; print(RapidOCR.__module__)"
-    environment = {"PATH": "", "THREADSAFE_OCR_AS": "rapidocr"}
-    done = subprocess.run([python, "-c", script, child], env=environment, capture_output=True, text=True, timeout=120, check=True)
+    variables = {"PATH": "", "THREADSAFE_OCR_AS": "rapidocr"}
+    done = subprocess.run([python, "-c", script, child], env=variables, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "threadsafe_ocr.compat.rapidocr.ocr"
 
 
