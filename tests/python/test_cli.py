@@ -120,7 +120,7 @@ def test_every_option_of_a_request_has_a_flag() -> None:
 def test_flags_reach_the_request(flags: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     given = {}
     monkeypatch.setattr(ThreadSafeOCR, "read_many", lambda _self, _images, **keywords: given.update(keywords) or (page for page in ()))
-    monkeypatch.setattr(read, "files", lambda _: {})
+    monkeypatch.setattr(read, "files", lambda *_: {})
     cli.main(["read", "x", *flags.split()])
     flag, *value = flags.removeprefix("--").split()
     name = flag.removeprefix("no-").replace("-", "_")
@@ -145,6 +145,33 @@ def test_a_bad_file_does_not_stop_the_rest(ocr: ThreadSafeOCR, folder: Path, cap
     assert f"{folder / 'aa.png'}: " in err
     assert f"{folder / 'gone.png'}: " in err
     assert err.splitlines()[-1].startswith("2 of 4 pages read, 2 failed; ")
+
+
+# Without the capabilities that open every folder to root: exec lowers those of a process to its bounding set.
+AS_ANYBODY = """
+import ctypes, os, sys
+for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; needless, and refused, where it is not root who tests
+os.execv(sys.executable, [sys.executable, "-m", "threadsafe_ocr.cli", *sys.argv[1:]])
+"""
+
+
+def test_what_a_folder_keeps_from_its_reader_is_named_and_counted(folder: Path) -> None:
+    (folder / "far" / "gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "far" / "below").chmod(0)
+    command = [sys.executable, "-c", AS_ANYBODY, "read", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        bench = subprocess.run([*command[:3], "bench", str(folder)], capture_output=True, text=True, check=False)
+    finally:
+        (folder / "far" / "below").chmod(0o755)
+    assert (done.returncode, done.stdout) == (1, f"== {folder / 'a.png'}\n{TEXT}\n")
+    locked, gone, summary = done.stderr.splitlines()
+    assert locked.startswith(f"{folder / 'far' / 'below'}: [Errno 13] Permission denied")
+    assert gone.startswith(f"{folder / 'far' / 'gone.png'}: [Errno 2] No such file or directory")
+    assert summary.startswith("1 of 3 pages read, 2 failed; ")
+    assert bench.returncode == 1, "half of a folder is no measure"
+    assert "Permission denied" in bench.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--resume"], ["--draw"], ["--text", "--json"], ["--no-such-flag"], ["--jobs", "many"]])
@@ -172,6 +199,21 @@ def test_outputs_mirror_the_folder(ocr: ThreadSafeOCR, folder: Path, tmp_path: P
     with Image.open(out / "a.png.drawn.png") as drawn, Image.open(folder / "a.png") as page:
         assert drawn.width == 2 * page.width
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("out", [".", "out", "../out"])
+def test_what_an_earlier_run_wrote_is_no_page(ocr: ThreadSafeOCR, folder: Path, out: str, capfd: pytest.CaptureFixture[str]) -> None:
+    (folder / ".git").mkdir()
+    for hidden in (".a.png", ".git/a.png"):
+        shutil.copy(folder / "a.png", folder / hidden)
+    for run in (str(folder), str(folder), f"{folder}/**/*.*[gG]"):
+        assert cli.main(["read", run, "--out", str(folder / out), "--draw"]) == 0
+        assert capfd.readouterr().err.startswith("2 of 2 pages read, 0 failed; ")
+
+
+def test_a_file_with_two_names_is_read_once(ocr: ThreadSafeOCR, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.main(["read", "a.png", str(folder / "a.png"), "--out", "out"]) == 0, "two pages would be written to one file"
 
 
 def test_ctrl_c_keeps_what_is_done_and_resume_does_the_rest_once(tmp_path: Path) -> None:

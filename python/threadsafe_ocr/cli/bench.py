@@ -31,7 +31,10 @@ def add_to(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a row a number of clients; 1 when a page cannot be read."""
-    pages = list(files(arguments.paths))
+    unreadable: list[OSError] = []
+    pages = list(files(arguments.paths, unreadable.append))
+    if unreadable:
+        raise unreadable[0]
     if not pages:
         print("no images found", file=sys.stderr)
         return 1

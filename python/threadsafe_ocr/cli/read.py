@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from threadsafe_ocr import OcrError, OcrResult, ThreadSafeOCR
-from threadsafe_ocr.cli.common import add_engine, add_paths, files
+from threadsafe_ocr.cli.common import DRAWN, add_engine, add_paths, files
 from threadsafe_ocr.options import Options
 
 STDIN = Path("-")
@@ -51,17 +51,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Reads; 1 when a page failed."""
     if arguments.out is None and (arguments.draw or arguments.resume):
         arguments.error("--draw and --resume need --out DIR")
-    pages = files([path for path in arguments.paths if path != "-"]) | ({STDIN: Path("stdin")} if "-" in arguments.paths else {})
+    unreadable: list[OSError] = []
+    pages = files([path for path in arguments.paths if path != "-"], unreadable.append, arguments.out)
+    if "-" in arguments.paths:
+        pages[STDIN] = Path("stdin")
     targets = _targets(arguments, pages) if arguments.out else {}
-    suffixes = [f".{arguments.shape}", *([".drawn.png"] if arguments.draw else [])]
-    todo = [path for path in pages if not (arguments.resume and all(_with(targets[path], suffix).exists() for suffix in suffixes))]
-    tally = Tally(total=len(todo), skipped=len(pages) - len(todo))
+    suffixes = [f".{arguments.shape}", *([DRAWN] if arguments.draw else [])]
+    todo = [path for path in pages if not (arguments.resume and all(os.path.exists(_with(targets[path], suffix)) for suffix in suffixes))]
+    tally = Tally(total=len(todo) + len(unreadable), skipped=len(pages) - len(todo))
+    for error in unreadable:
+        tally.failed += 1
+        print(f"{error.filename}: {error}", file=sys.stderr)
     try:
         _read_all(arguments, todo, targets, tally)
     except KeyboardInterrupt:
         print(f"interrupted: {tally}", file=sys.stderr)
         raise
-    if not pages:
+    if not pages and not unreadable:
         print("no images found", file=sys.stderr)
     elif len(pages) > 1 or tally.failed:
         print(tally, file=sys.stderr)
@@ -163,7 +169,7 @@ def _with(target: Path, suffix: str) -> Path:
 def _write(arguments: argparse.Namespace, page: OcrResult, path: Path, image: Any, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if arguments.draw:
-        _whole(_with(target, ".drawn.png"), lambda part: page.draw(part, image=image))
+        _whole(_with(target, DRAWN), lambda part: page.draw(part, image=image))
     text = _shaped(page, path, arguments.shape, titled=False)
     head = f"{TSV_HEAD}\n" if arguments.shape == "tsv" else ""
     content = f"{head}{text}\n".encode("utf-8", "backslashreplace")
