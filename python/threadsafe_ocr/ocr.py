@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -40,19 +41,24 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
     def __new__(
         cls,
-        models: str | os.PathLike[str] | dict[str, Any] = "v6-small",
+        models: str | os.PathLike[str] | dict[str, Any] | None = "v6-small",
         *,
-        device: str = "auto",
-        precision: str = "f32",
+        device: str | None = "auto",
+        precision: str | None = "f32",
         **settings: Unpack[Settings],
     ) -> ThreadSafeOCR:
-        if precision != "f32":
+        models = "v6-small" if models is None else models
+        device = "auto" if device is None else device
+        if precision not in (None, "f32"):
             raise ConfigError(f'precision={precision!r}; this version has "f32"')
         unknown = settings.keys() - Settings.__annotations__.keys()
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see docs/settings.md")
         given = os.fspath(models) if isinstance(models, os.PathLike) else models
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
+        # Before ONNX Runtime is looked for: "cuda:x" needs no other build of it.
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", str(chosen)):
+            raise ConfigError(f'device={chosen!r}; it can be "auto", "cpu", "cuda" or "cuda:1"')
         native = {**settings, "model_folder": str(model_sets.folder())}
         new = functools.partial(super().__new__, cls, given)
 
@@ -214,7 +220,9 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         unknown = keywords.keys() - CallOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"read_many() has no option {min(unknown)}; see docs/settings.md")
-        most = in_flight or 4 * _core.cores()
+        most = 4 * _core.cores() if in_flight is None else in_flight
+        if most < 1:
+            raise ConfigError(f"in_flight={in_flight!r}; it must be 1 or more")
         running: deque[waiting.OcrFuture | OcrError | TypeError] = deque()
 
         def settle(entry: waiting.OcrFuture | OcrError | TypeError) -> Any:

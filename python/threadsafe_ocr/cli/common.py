@@ -7,8 +7,9 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
-from threadsafe_ocr import model_sets
+from threadsafe_ocr import ConfigError, ModelNotFoundError, ThreadSafeOCR, model_sets
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 # How the pictures of `read --draw` end.
@@ -27,6 +28,35 @@ def add_engine(command: argparse.ArgumentParser) -> None:
     models.completer = lambda **_: [*model_sets.manifest()["sets"], *model_sets.added()]  # type: ignore[attr-defined]
     device = command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     device.completer = lambda **_: ["auto", "cpu", "cuda"]  # type: ignore[attr-defined]
+
+
+def engine(arguments: argparse.Namespace, **settings: Any) -> ThreadSafeOCR:
+    """The object that the arguments ask for; wrong ones end the command, with 2, before the first page."""
+    try:
+        return ThreadSafeOCR(arguments.models, device=arguments.device, **settings)
+    except (ConfigError, ModelNotFoundError) as error:
+        if isinstance(error, ModelNotFoundError) and arguments.models in model_sets.manifest()["sets"]:
+            raise  # the name is right, the set has only to be got
+        wrong: Callable[[str], NoReturn] = arguments.error
+        wrong(str(error))
+
+
+def count(text: str) -> int:
+    """An argument's type: how many."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """An argument's type: a time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
 
 
 def files(paths: list[str], unreadable: Callable[[OSError], object], out: Path | None = None) -> dict[Path, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -12,11 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from threadsafe_ocr import OcrError, OcrResult, ThreadSafeOCR
-from threadsafe_ocr.cli.common import DRAWN, add_engine, add_paths, files
+from threadsafe_ocr import OcrError, OcrResult
+from threadsafe_ocr.cli.common import DRAWN, add_engine, add_paths, count, engine, files
 from threadsafe_ocr.options import Options
 
 STDIN = Path("-")
+# The errors after which no other page can be written either.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # The per-request options -> what each can be.
 OPTIONS: dict[str, Any] = get_type_hints(Options) | {"timeout": float | None}
@@ -35,7 +38,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--out", type=Path, metavar="DIR", help="write one file a page into DIR, under the names of the inputs")
     command.add_argument("--draw", action="store_true", help='with --out: a picture of the lines too (needs "threadsafe-ocr[draw]")')
     command.add_argument("--resume", action="store_true", help="leave out the pages that --out holds already")
-    command.add_argument("--jobs", type=int, metavar="N", help="pages in flight at once (default: four a core)")
+    command.add_argument("--jobs", type=count, metavar="N", help="pages in flight at once (default: four a core)")
     options = command.add_argument_group("options of a request", "as the keywords of ThreadSafeOCR.read; see docs/settings.md")
     for name, kind in OPTIONS.items():
         flag, kind = f"--{name.replace('_', '-')}", get_args(kind)[0]
@@ -64,8 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{error.filename}: {error}", file=sys.stderr)
     try:
         _read_all(arguments, todo, targets, tally)
-    except KeyboardInterrupt:
-        print(f"interrupted: {tally}", file=sys.stderr)
+    except (KeyboardInterrupt, OSError) as stop:
+        if not isinstance(stop, OSError) or stop.errno in FULL:
+            print(f"interrupted: {tally}", file=sys.stderr)
         raise
     if not pages and not unreadable:
         print("no images found", file=sys.stderr)
@@ -98,16 +102,18 @@ class Tally:
 
 def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Path, Path], tally: Tally) -> None:
     options = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
-    stdin = sys.stdin.buffer.read() if STDIN in todo else b""
-    if arguments.draw:
-        _prepare_to_draw()
-    if arguments.shape == "tsv" and not targets:
-        print(TSV_HEAD)
     # Not among the text that goes to the same terminal.
     shown = sys.stderr.isatty() and len(todo) > 1 and (bool(targets) or not sys.stdout.isatty())
-    with ThreadSafeOCR(arguments.models, device=arguments.device) as ocr, _progress(tally, shown=shown) as step:
+    with engine(arguments, **options) as ocr, _progress(tally, shown=shown) as step:
+        stdin = sys.stdin.buffer.read() if STDIN in todo else b""
+        if arguments.draw:
+            _prepare_to_draw()
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+        elif arguments.shape == "tsv":
+            print(TSV_HEAD)
         images = (stdin if path == STDIN else path for path in todo)
-        answers = ocr.read_many(images, in_flight=arguments.jobs, return_errors=True, **options)
+        answers = ocr.read_many(images, in_flight=arguments.jobs, return_errors=True)
         with contextlib.closing(answers):  # type: ignore[type-var]
             for path, page in zip(todo, answers, strict=True):
                 try:
@@ -167,9 +173,8 @@ def _with(target: Path, suffix: str) -> Path:
 
 
 def _write(arguments: argparse.Namespace, page: OcrResult, path: Path, image: Any, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     if arguments.draw:
-        _whole(_with(target, DRAWN), lambda part: page.draw(part, image=image))
+        _whole(_with(target, DRAWN), lambda part: page.draw(image=image).save(part, "PNG"))
     text = _shaped(page, path, arguments.shape, titled=False)
     head = f"{TSV_HEAD}\n" if arguments.shape == "tsv" else ""
     content = f"{head}{text}\n".encode("utf-8", "backslashreplace")
@@ -177,13 +182,20 @@ def _write(arguments: argparse.Namespace, page: OcrResult, path: Path, image: An
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that is there whole or not at all."""
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    """Writes a file that is there whole or not at all. Raises OcrError, or OSError where the disk is full: there is no use in going on."""
+    # Short, for the file's name may be as long as names can be, and no other machine's that writes to the same folder.
+    part = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         part.replace(path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OcrError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 @contextlib.contextmanager
