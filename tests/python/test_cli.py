@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from conftest import LINES, PAGES
-from threadsafe_ocr import ThreadSafeOCR, __version__, cli, model_sets
+from threadsafe_ocr import ThreadSafeOCR, __version__, cli, model_sets, runtime
 from threadsafe_ocr.cli import doctor, read
 from threadsafe_ocr.options import Settings
 
@@ -380,15 +380,19 @@ def test_doctor_finds_a_healthy_environment_healthy() -> None:
     assert report.endswith("all is well\n")
 
 
-def test_doctor_finds_flavours_that_overwrite_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("card", "keep"), [(True, "onnxruntime-gpu[cuda,cudnn]"), (False, "onnxruntime")])
+def test_doctor_finds_flavours_that_overwrite_each_other(tmp_path: Path, card: bool, keep: str) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: A Card (UUID: GPU-1)'\n" if card else "#!/bin/sh\nexit 9\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
     (tmp_path / "onnxruntime_gpu-1.22.0.dist-info").mkdir()
     (tmp_path / "onnxruntime_gpu-1.22.0.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.22.0\n"
     )
-    code, report = diagnose(PYTHONPATH=str(tmp_path), THREADSAFE_OCR_DEVICE="cpu")
+    code, report = diagnose(PYTHONPATH=str(tmp_path), THREADSAFE_OCR_DEVICE="cpu", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert code == 1
     assert "onnxruntime-gpu 1.22.0 share one folder and overwrite each other's files" in report
-    assert 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "onnxruntime-gpu[cuda,cudnn]>=1.22"' in report
+    assert f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "{keep}>=1.22"' in report
+    assert ("A Card;" in report) == card
 
 
 def test_doctor_finds_a_library_that_is_not_there(tmp_path: Path) -> None:
@@ -396,6 +400,33 @@ def test_doctor_finds_a_library_that_is_not_there(tmp_path: Path) -> None:
     assert code == 1
     assert f"{tmp_path / 'libonnxruntime.so'} (ORT_DYLIB_PATH says so) is not there" in report
     assert "PROBLEM  self-test" in report
+
+
+def test_doctor_finds_a_library_that_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = tmp_path / "libonnxruntime.so"
+    with runtime.library(gpu=False).open("rb") as whole:
+        cut.write_bytes(whole.read(1 << 20))
+    monkeypatch.setenv("ORT_DYLIB_PATH", str(cut))
+    found = doctor.self_test()
+    assert found.text == "killed by SIGBUS: a library file is cut short"
+    assert found.remedy is not None
+    assert found.remedy.startswith("unset ORT_DYLIB_PATH")
+
+
+def test_doctor_finds_a_library_that_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_DYLIB_PATH", "libc.so.6")
+    found = doctor.self_test()
+    assert found.text.startswith("threadsafe_ocr.exceptions.EngineUnavailableError: unset ORT_DYLIB_PATH, or let it name ")
+    assert found.remedy is not None
+    assert "unset ORT_DYLIB_PATH" in found.remedy
+
+
+def test_nobody_is_told_to_install_a_package_that_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PAGE_TEXT", "another text")
+    for remedy in (doctor.self_test().remedy, model_sets.remedy("v6-small")):
+        assert remedy is not None
+        assert "the wheel you installed from" in remedy
+        assert "threadsafe-ocr" not in remedy
 
 
 def test_doctor_finds_a_damaged_set(tmp_path: Path) -> None:
