@@ -298,11 +298,11 @@ def test_ctrl_c_and_sigterm_keep_what_is_done_and_resume_does_the_rest_once(tmp_
     assert all(both[name] == first[name] for name in first), "what was there is not read again"
 
 
-@pytest.mark.parametrize("tqdm", [True, False])
-def test_progress_shows_on_a_terminal(folder: Path, tqdm: bool) -> None:
+@pytest.mark.parametrize(("tqdm", "columns"), [(True, 80), (True, 0), (False, 80)])
+def test_progress_shows_on_a_terminal(folder: Path, tqdm: bool, columns: int) -> None:
     hide = "" if tqdm else "import sys; sys.modules['tqdm'] = None; "
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     script = f"{hide}from threadsafe_ocr.cli import main; main(['read', {str(folder)!r}, {str(folder / 'gone.png')!r}])"
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=theirs, text=True, check=True)
     os.close(theirs)

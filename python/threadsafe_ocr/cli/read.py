@@ -210,7 +210,9 @@ def _progress(tally: Tally, *, shown: bool) -> Iterator[Callable[[str | None], N
         yield _counter(tally)
         print(file=sys.stderr)
         return
-    with tqdm(total=tally.total, unit=" pages", file=sys.stderr, dynamic_ncols=True) as bar:
+    # A terminal that does not know its width says 0, and a bar of that width is none.
+    known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    with tqdm(total=tally.total, unit=" pages", file=sys.stderr, dynamic_ncols=known, ncols=None if known else 80) as bar:
 
         def step(message: str | None) -> None:
             if message:
