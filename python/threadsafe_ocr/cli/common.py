@@ -78,7 +78,7 @@ def _expand(argument: str, unreadable: Callable[[OSError], object], out: Path | 
     elif glob.has_magic(argument) and not os.path.lexists(path):
         # Shells that do not expand patterns, and ** in those that do.
         matches = (Path(match) for match in glob.glob(argument, recursive=True))
-        yield from _inputs((match for match in matches if not match.is_dir()), Path(*_until_magic(path)), out)
+        yield from _inputs((match for match in matches if not os.path.isdir(match)), Path(*_until_magic(path)), out)
     else:
         yield path, Path(path.name)
 
