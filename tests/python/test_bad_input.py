@@ -262,3 +262,20 @@ def test_a_good_neighbour_is_answered_among_bad_input(ocr: ThreadSafeOCR) -> Non
     bad = [ocr.submit(PNG[:-1000]) for _ in range(4)]
     assert [future.result().text for future in good] == [TEXT] * 4
     assert all(isinstance(future.exception(), InvalidImageError) for future in bad)
+
+
+def test_none_is_the_default_of_the_constructors_own_keywords_too() -> None:
+    with ThreadSafeOCR(None, device=None, precision=None) as ocr:
+        assert ocr.read(LINES[0]).text == TEXT
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:-1", "cpu:0", "", 5])
+def test_a_device_that_there_cannot_be_is_refused(device: object) -> None:
+    with pytest.raises(ConfigError, match='it can be "auto", "cpu", "cuda" or "cuda:1"'):
+        ThreadSafeOCR(device=device)
+
+
+@pytest.mark.parametrize("in_flight", [0, -1])
+def test_read_many_reads_at_least_one_at_once(ocr: ThreadSafeOCR, in_flight: int) -> None:
+    with pytest.raises(ConfigError, match=f"in_flight={in_flight}"):
+        next(ocr.read_many([LINES[0]], in_flight=in_flight))

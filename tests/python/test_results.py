@@ -79,7 +79,7 @@ def test_reprs_are_short_and_say_the_text(page: OcrResult) -> None:
 
 def test_errors_survive_pickling() -> None:
     kinds = [kind for kind in vars(threadsafe_ocr).values() if isinstance(kind, type) and issubclass(kind, OcrError)]
-    assert len(kinds) == 14
+    assert len(kinds) == 15
     for kind in kinds:
         error = pickle.loads(pickle.dumps(kind("what was wrong")))
         assert type(error) is kind
@@ -132,7 +132,12 @@ def test_stats_count_what_was_done() -> None:
         engine.read(LINES[0])
         with pytest.raises(OcrError):
             engine.read(LINES[0].read_bytes()[:-1000])
+        for refused, options in ((b"no image", {}), ("missing.png", {}), (LINES[0], {"det_thresh": 5})):
+            with pytest.raises(OcrError):
+                engine.read(refused, **options)
         stats = engine.stats()
-    assert (stats["answered"], stats["failed"], stats["queue_size"], stats["queue_bytes"]) == (1, 1, 0, 0)
+    ended = {name: stats[name] for name in ("answered", "failed", "rejected", "cancelled", "timed_out")}
+    assert ended == {"answered": 1, "failed": 1, "rejected": 0, "cancelled": 0, "timed_out": 0}, "what is refused at the door is no request"
+    assert (stats["queue_size"], stats["queue_bytes"]) == (0, 0)
     assert stats["run_size"]["mean"] >= 1
     assert stats["inference_seconds"]["sum"] > 0

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import _threadsafe_ocr_startup
+import threadsafe_ocr
 from conftest import LINES, Run
 
 
@@ -47,3 +51,17 @@ def test_a_profile_tells_provider_and_thread_of_every_node(run_python: Run, monk
     threads = {names[str(event["tid"])].rstrip("0123456789") for event in nodes if str(event["tid"]) in names}
     # The trial run of detection is made where the object is.
     assert threads - {"python"} == {"ocr-cpu-"}
+
+
+def test_the_folder_that_pip_leaves_behind_is_no_installed_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    shutil.copytree(Path(threadsafe_ocr.__file__).parent, tmp_path / "threadsafe_ocr", ignore=shutil.ignore_patterns("models"))
+    shutil.copy(_threadsafe_ocr_startup.__file__, tmp_path)
+    numpy = Path(np.__file__).parent
+    for path in (numpy, numpy.with_name("numpy.libs")):
+        (tmp_path / path.name).symlink_to(path)
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import threadsafe_ocr.runtime; threadsafe_ocr.runtime.library(gpu=False)"
+    monkeypatch.delenv("ORT_DYLIB_PATH", raising=False)
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith('EngineUnavailableError: ONNX Runtime is not installed; install it with: pip install "onnxruntime>=1.22"')

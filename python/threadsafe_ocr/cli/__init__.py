@@ -27,25 +27,35 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The entry point; returns the exit code: 0, 1 when something failed, 2 when the arguments are wrong, 130 after Ctrl-C."""
+    """The entry point; returns the exit code: 0, 1 when something failed, 2 when the arguments are wrong, 130 after Ctrl-C,
+    143 after SIGTERM.
+    """
     made = parser()
     _complete(made)
     parsed = made.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         # What is read later is UTF-8 everywhere; half a character in a file's name is shown as \udc80, which is JSON's way too.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code: int = parsed.run(parsed)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as interrupt:
+        return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
     except BrokenPipeError:  # `| head` has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OcrError, OSError) as error:
         print(f"threadsafe-ocr: {error}", file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """SIGTERM ends a command as Ctrl-C does, so that nothing half done stays."""
+    raise KeyboardInterrupt(number)
 
 
 def _complete(made: argparse.ArgumentParser) -> None:

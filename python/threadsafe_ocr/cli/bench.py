@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from threadsafe_ocr import OcrError, ThreadSafeOCR
-from threadsafe_ocr.cli.common import add_engine, add_paths, files
+from threadsafe_ocr.cli.common import add_engine, add_paths, engine, files, seconds
 
 CLIENTS = (1, 4, 16)
 
@@ -25,18 +25,21 @@ def add_to(commands: Any) -> None:
     )
     add_paths(command)
     add_engine(command)
-    command.add_argument("--seconds", type=float, default=10.0, help="time for each number of clients, at least (default: 10)")
-    command.set_defaults(run=run)
+    command.add_argument("--seconds", type=seconds, default=10.0, help="time for each number of clients, at least (default: 10)")
+    command.set_defaults(run=run, error=command.error)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a row a number of clients; 1 when a page cannot be read."""
+    unreadable: list[OSError] = []
     # One image, one request.
-    pages = [path for path in files(arguments.paths) if path.suffix.lower() != ".pdf"]
+    pages = [path for path in files(arguments.paths, unreadable.append) if path.suffix.lower() != ".pdf"]
+    if unreadable:
+        raise unreadable[0]
     if not pages:
         print("no images found", file=sys.stderr)
         return 1
-    with ThreadSafeOCR(arguments.models, device=arguments.device) as ocr:
+    with engine(arguments) as ocr:
         try:
             for page in pages:  # before time counts: models load, files come into the system's cache, and all can be read
                 ocr.read(page)

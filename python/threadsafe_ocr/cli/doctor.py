@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import functools
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import numpy as np
 from threadsafe_ocr import OcrError, ThreadSafeOCR, __version__, draw, model_sets, runtime
 from threadsafe_ocr.cli import models
 from threadsafe_ocr.compat.mineru import profiles
+from threadsafe_ocr.runtime import version as _version
 
 # Every distribution that writes into the folder `onnxruntime`.
 FLAVOURS = (
@@ -28,7 +30,6 @@ FLAVOURS = (
 PAGE = Path(__file__).with_name("page.png")
 PAGE_TEXT = "threadsafe-ocr 2026\n文字识别正常"
 SELF_TEST_SECONDS = 120
-REINSTALL = "pip install --force-reinstall threadsafe-ocr onnxruntime"
 
 
 class Finding(NamedTuple):
@@ -80,7 +81,7 @@ def flavours() -> Iterator[Finding]:
     found = {name: version for name in FLAVOURS if (version := _version(name))}
     names = ", ".join(f"{name} {version}" for name, version in found.items())
     if len(found) > 1:
-        keep = "onnxruntime-gpu[cuda,cudnn]" if "onnxruntime-gpu" in found else "onnxruntime"
+        keep = "onnxruntime-gpu[cuda,cudnn]" if "onnxruntime-gpu" in found and cards() else "onnxruntime"
         yield Finding(
             "flavours", f"{names} share one folder and overwrite each other's files",
             f'pip uninstall -y {" ".join(found)} && pip install "{keep}>=1.22"',
@@ -98,7 +99,7 @@ def library() -> Finding:
         return Finding("library", str(error), 'pip install --force-reinstall "onnxruntime>=1.22"')
     why = "ORT_DYLIB_PATH says so" if given else "by the version of the installed build"
     if not path.is_file():
-        return Finding("library", f"{path} ({why}) is not there", "unset ORT_DYLIB_PATH, or let it name ONNX Runtime's library")
+        return Finding("library", f"{path} ({why}) is not there", runtime.UNSET)
     return Finding("library", f"{path} ({why}), {path.stat().st_size / 1e6:.0f} MB")
 
 
@@ -146,19 +147,24 @@ def _quota_of(folder: Path) -> Iterator[float]:
         yield allowed_us / int((folder / "cpu.cfs_period_us").read_text())
 
 
-def gpus() -> Finding:
-    """NVIDIA's cards, and whether the installed build can use them."""
+@functools.cache
+def cards() -> list[str]:
+    """NVIDIA's cards, a line each."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-        cards = done.stdout.strip().splitlines() if done.returncode == 0 else []
     except (OSError, subprocess.TimeoutExpired):
-        cards = []
+        return []
+    return [card.split(" (UUID")[0] for card in done.stdout.strip().splitlines()] if done.returncode == 0 else []
+
+
+def gpus() -> Finding:
+    """The cards, and whether the installed build can use them."""
     flavour = runtime.has_gpu_flavour()
-    if not cards:
+    if not cards():
         return Finding("gpu", "none (nvidia-smi lists no card)" + ("; onnxruntime-gpu will use the CPU" if flavour else ""))
     install = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]>=1.22"'
     use = 'device="auto" uses cuda:0' if flavour else f"not used: {install}"
-    return Finding("gpu", f"{'; '.join(card.split(' (UUID')[0] for card in cards)}; {use}")
+    return Finding("gpu", f"{'; '.join(cards())}; {use}")
 
 
 def sets() -> Iterator[Finding]:
@@ -213,12 +219,18 @@ def self_test() -> Finding:
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=SELF_TEST_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return Finding("self-test", f"no answer within {SELF_TEST_SECONDS} s", "look at what else uses the processor, then report it")
+    build = "onnxruntime-gpu" if runtime.has_gpu_flavour() else "onnxruntime"
+    remedy = runtime.UNSET if os.environ.get("ORT_DYLIB_PATH") else f"pip install --force-reinstall --no-deps {build}"
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        why = ": a library file is cut short" if name == "SIGBUS" else ""
+        return Finding("self-test", f"killed by {name}{why}", f"{remedy}; else {model_sets.REINSTALL}")
     if done.returncode != 0:
         last = next(reversed(done.stderr.strip().splitlines()), f"it ended with code {done.returncode}")
-        return Finding("self-test", last, f"put right what is said above; else {REINSTALL}")
+        return Finding("self-test", last, f"put right what is said above; else {remedy}; else {model_sets.REINSTALL}")
     answer = json.loads(done.stdout)
     if answer["text"] != PAGE_TEXT:
-        return Finding("self-test", f"read {answer['text']!r} in place of {PAGE_TEXT!r}", REINSTALL)
+        return Finding("self-test", f"read {answer['text']!r} in place of {PAGE_TEXT!r}", f"{remedy}; else {model_sets.REINSTALL}")
     return Finding(
         "self-test",
         f"right; models loaded in {answer['load']:.2f} s, first page {answer['first']:.2f} s, second {answer['second']:.3f} s; "
@@ -243,10 +255,3 @@ def read_page() -> None:
 def _native(comm: Path) -> str | None:
     name = comm.read_text().strip()
     return name if name.startswith("ocr-") else None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from threadsafe_ocr import ConfigError, OcrError, OcrResult, ThreadSafeOCR, documents, export
-from threadsafe_ocr.cli.common import add_engine, add_paths, files
+from threadsafe_ocr.cli.common import DRAWN, add_engine, add_paths, count, engine, files
 from threadsafe_ocr.options import Options
 
 STDIN = Path("-")
+# The errors after which no other page can be written either.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 FORMATS = ("txt", "json", "tsv", *export.TEXTS, "pdf")
 
@@ -40,7 +43,7 @@ def add_to(commands: Any) -> None:
     command.add_argument("--out", type=Path, metavar="DIR", help="write one file an input into DIR, under the names of the inputs")
     command.add_argument("--draw", action="store_true", help='with --out: a picture of the lines too (needs "threadsafe-ocr[draw]")')
     command.add_argument("--resume", action="store_true", help="leave out the pages that --out holds already")
-    command.add_argument("--jobs", type=int, metavar="N", help="pages in flight at once (default: four a core)")
+    command.add_argument("--jobs", type=count, metavar="N", help="pages in flight at once (default: four a core)")
     several = command.add_argument_group("documents", 'PDFs and TIFFs of several frames; need "threadsafe-ocr[pdf]"')
     several.add_argument("--pages", metavar="1-3,7,10-", help="which pages, from 1 (default: all)")
     several.add_argument("--dpi", type=float, default=200.0, metavar="FLOAT", help="at which a PDF's pages are rendered (default: 200)")
@@ -62,17 +65,24 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.error("--format pdf needs --out DIR")
     if arguments.out is None and (arguments.draw or arguments.resume):
         arguments.error("--draw and --resume need --out DIR")
-    pages = files([path for path in arguments.paths if path != "-"]) | ({STDIN: Path("stdin")} if "-" in arguments.paths else {})
+    unreadable: list[OSError] = []
+    pages = files([path for path in arguments.paths if path != "-"], unreadable.append, arguments.out)
+    if "-" in arguments.paths:
+        pages[STDIN] = Path("stdin")
     targets = _targets(arguments, pages) if arguments.out else {}
-    suffixes = [f".{arguments.shape}", *([".drawn.png"] if arguments.draw else [])]
-    todo = [path for path in pages if not (arguments.resume and all(_with(targets[path], suffix).exists() for suffix in suffixes))]
-    tally = Tally(total=len(todo), skipped=len(pages) - len(todo))
+    suffixes = [f".{arguments.shape}", *([DRAWN] if arguments.draw else [])]
+    todo = [path for path in pages if not (arguments.resume and all(os.path.exists(_with(targets[path], suffix)) for suffix in suffixes))]
+    tally = Tally(total=len(todo) + len(unreadable), skipped=len(pages) - len(todo))
+    for error in unreadable:
+        tally.failed += 1
+        print(f"{error.filename}: {error}", file=sys.stderr)
     try:
         _read_all(arguments, todo, targets, tally)
-    except KeyboardInterrupt:
-        print(f"interrupted: {tally}", file=sys.stderr)
+    except (KeyboardInterrupt, OSError) as stop:
+        if not isinstance(stop, OSError) or stop.errno in FULL:
+            print(f"interrupted: {tally}", file=sys.stderr)
         raise
-    if not pages:
+    if not pages and not unreadable:
         print("no images found", file=sys.stderr)
     elif len(pages) > 1 or tally.failed:
         print(tally, file=sys.stderr)
@@ -103,15 +113,17 @@ class Tally:
 
 def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Path, Path], tally: Tally) -> None:
     options = {name: value for name in OPTIONS if (value := getattr(arguments, name)) is not None}
-    stdin = sys.stdin.buffer.read() if STDIN in todo else b""
-    if arguments.draw:
-        _prepare_to_draw()
-    if arguments.shape == "tsv" and not targets:
-        print(TSV_HEAD)
     # Not among the text that goes to the same terminal.
     shown = sys.stderr.isatty() and len(todo) > 1 and (bool(targets) or not sys.stdout.isatty())
-    with ThreadSafeOCR(arguments.models, device=arguments.device) as ocr, _progress(tally, shown=shown) as step:
-        for path, answers in _answers(arguments, ocr, todo, stdin, options):
+    with engine(arguments, **options) as ocr, _progress(tally, shown=shown) as step:
+        stdin = sys.stdin.buffer.read() if STDIN in todo else b""
+        if arguments.draw:
+            _prepare_to_draw()
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+        elif arguments.shape == "tsv":
+            print(TSV_HEAD)
+        for path, answers in _answers(arguments, ocr, todo, stdin):
             problems: list[str] = []
             pages = _sound(answers, problems)
             try:
@@ -132,9 +144,7 @@ def _read_all(arguments: argparse.Namespace, todo: list[Path], targets: dict[Pat
                 step(None)
 
 
-def _answers(
-    arguments: argparse.Namespace, ocr: ThreadSafeOCR, todo: list[Path], stdin: bytes, options: dict[str, Any]
-) -> Iterator[tuple[Path, Iterator[Any]]]:
+def _answers(arguments: argparse.Namespace, ocr: ThreadSafeOCR, todo: list[Path], stdin: bytes) -> Iterator[tuple[Path, Iterator[Any]]]:
     """Each input's pages, or their errors: images are read several at once, of a document several pages."""
 
     def image(path: Path) -> Any:
@@ -149,19 +159,19 @@ def _answers(
     for several, group in itertools.groupby(todo, is_document):
         if several:
             for path in group:
-                yield path, _pages(arguments, ocr, image(path), options)
+                yield path, _pages(arguments, ocr, image(path))
         else:
             paths = list(group)
-            answers = ocr.read_many(map(image, paths), in_flight=arguments.jobs, return_errors=True, **options)
+            answers = ocr.read_many(map(image, paths), in_flight=arguments.jobs, return_errors=True)
             with contextlib.closing(answers):  # type: ignore[type-var]
                 yield from ((path, iter([page])) for path, page in zip(paths, answers, strict=True))
 
 
-def _pages(arguments: argparse.Namespace, ocr: ThreadSafeOCR, document: Any, options: dict[str, Any]) -> Iterator[Any]:
+def _pages(arguments: argparse.Namespace, ocr: ThreadSafeOCR, document: Any) -> Iterator[Any]:
     if arguments.draw:
         raise ConfigError("--draw draws images, not documents")
     given = {"dpi": arguments.dpi, "password": arguments.password, "in_flight": arguments.jobs}
-    return ocr.read_pages(document, arguments.pages, return_errors=True, **given, **options)
+    return ocr.read_pages(document, arguments.pages, return_errors=True, **given)
 
 
 def _sound(answers: Iterator[Any], problems: list[str]) -> Iterator[OcrResult]:
@@ -231,7 +241,6 @@ def _with(target: Path, suffix: str) -> Path:
 
 
 def _write(arguments: argparse.Namespace, pages: Iterator[OcrResult], path: Path, image: Any, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     file = _with(target, f".{arguments.shape}")
     if arguments.shape == "pdf":
         from threadsafe_ocr.export import pdf
@@ -242,7 +251,7 @@ def _write(arguments: argparse.Namespace, pages: Iterator[OcrResult], path: Path
         # An image's one page.
         page = next(pages)
         pages = iter([page])
-        _whole(_with(target, ".drawn.png"), lambda part: page.draw(part, image=image))
+        _whole(_with(target, DRAWN), lambda part: page.draw(image=image).save(part, "PNG"))
     if arguments.shape in export.TEXTS:
         text = export.TEXTS[arguments.shape](pages, path.name)
     else:
@@ -252,13 +261,20 @@ def _write(arguments: argparse.Namespace, pages: Iterator[OcrResult], path: Path
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file that is there whole or not at all."""
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    """Writes a file that is there whole or not at all. Raises OcrError, or OSError where the disk is full: there is no use in going on."""
+    # Short, for the file's name may be as long as names can be, and no other machine's that writes to the same folder.
+    part = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         part.replace(path)
+    except OSError as error:
+        if error.errno in FULL:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OcrError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 @contextlib.contextmanager
@@ -273,7 +289,9 @@ def _progress(tally: Tally, *, shown: bool) -> Iterator[Callable[[str | None], N
         yield _counter(tally)
         print(file=sys.stderr)
         return
-    with tqdm(total=tally.total, unit=" pages", file=sys.stderr, dynamic_ncols=True) as bar:
+    # A terminal that does not know its width says 0, and a bar of that width is none.
+    known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    with tqdm(total=tally.total, unit=" pages", file=sys.stderr, dynamic_ncols=known, ncols=None if known else 80) as bar:
 
         def step(message: str | None) -> None:
             if message:
