@@ -1,5 +1,7 @@
 //! Errors of the core as the exception classes of `threadsafe_ocr.exceptions`.
 
+use std::io;
+
 use pyo3::PyErr;
 
 use crate::error::Error;
@@ -33,8 +35,8 @@ impl From<Error> for PyErr {
             Error::InvalidImage(_) => InvalidImageError::new_err(message),
             Error::File { path, source } => {
                 let path = path.display().to_string();
-                let arguments = (source.raw_os_error(), source.to_string(), path);
-                if source.kind() == std::io::ErrorKind::NotFound {
+                let arguments = (number(&source), without_number(&source), path);
+                if source.kind() == io::ErrorKind::NotFound {
                     return ImageNotFoundError::new_err(arguments);
                 }
                 ImageFileError::new_err(arguments)
@@ -47,4 +49,19 @@ impl From<Error> for PyErr {
             Error::Forked(_) => ForkedProcessError::new_err(message),
         }
     }
+}
+
+/// The `errno` of `source`; std gives a directory and a path that no system takes a kind only. The numbers are those of every platform.
+fn number(source: &io::Error) -> Option<i32> {
+    source.raw_os_error().or(match source.kind() {
+        io::ErrorKind::IsADirectory => Some(21),
+        io::ErrorKind::InvalidInput => Some(22),
+        _ => None,
+    })
+}
+
+/// What `source` says, less std's " (os error 2)": Python shows the number itself.
+fn without_number(source: &io::Error) -> String {
+    let text = source.to_string();
+    text.split(" (os error ").next().unwrap_or_default().to_owned()
 }

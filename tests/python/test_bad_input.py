@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -65,9 +66,11 @@ def test_files_that_cannot_be_read_are_told_apart(ocr: ThreadSafeOCR, tmp_path: 
     with pytest.raises(FileNotFoundError) as missing:
         ocr.read(tmp_path / "missing.png")
     assert isinstance(missing.value, OcrError)
+    assert str(missing.value) == f"[Errno 2] No such file or directory: '{tmp_path / 'missing.png'}'"
     assert missing.value.filename == str(tmp_path / "missing.png")
-    with pytest.raises(ImageFileError, match="directory"):
+    with pytest.raises(ImageFileError, match="directory") as folder:
         ocr.read(tmp_path)
+    assert folder.value.errno == errno.EISDIR
     text = tmp_path / "text.png"
     text.write_text("this is no picture")
     with pytest.raises(InvalidImageError):
@@ -142,8 +145,9 @@ def test_files_without_an_end_are_refused(ocr: ThreadSafeOCR, tmp_path: Path) ->
     fifo = tmp_path / "fifo.png"
     os.mkfifo(fifo)
     for path in (fifo, "/dev/zero", "/dev/null", "a\0b", ""):
-        with pytest.raises(ImageFileError):
+        with pytest.raises(ImageFileError) as refused:
             ocr.read(path)
+        assert refused.value.errno == (errno.EINVAL if path else errno.ENOENT)
 
 
 def test_names_of_files_may_be_anything(ocr: ThreadSafeOCR, tmp_path: Path) -> None:
