@@ -36,6 +36,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 def together(test: Callable[..., Any], threads: int = 8) -> Callable[..., Any]:
     """`test` at once in so many threads, or tasks where it is async; all of them get the same fixtures."""
+    if threads < 2:
+        raise ValueError(f"@pytest.mark.concurrent(threads={threads}): at least 2")
 
     @functools.wraps(test)
     def in_threads(**arguments: Any) -> None:

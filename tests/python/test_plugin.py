@@ -336,10 +336,15 @@ def test_a_marked_test_runs_in_as_many_threads_at_once(run_pytest: Run) -> None:
         @pytest.mark.concurrent(2)
         def test_skips():
             pytest.skip("in every thread")
+
+        @pytest.mark.concurrent(threads=0)
+        def test_would_never_run():
+            pass
         """,
         code=1,
     )
-    assert "1 failed, 3 passed, 1 skipped" in out
+    assert "2 failed, 3 passed, 1 skipped" in out
+    assert "ValueError: @pytest.mark.concurrent(threads=0): at least 2" in out
     assert "in 1 of 4 threads or tasks at once: AssertionError" in out
 
 
