@@ -135,4 +135,9 @@ def test_stats_count_what_was_done() -> None:
         stats = engine.stats()
     assert (stats["answered"], stats["failed"], stats["queue_size"], stats["queue_bytes"]) == (1, 1, 0, 0)
     assert stats["run_size"]["mean"] >= 1
-    assert stats["inference_seconds"]["sum"] > 0
+    assert stats["lines"] == 1
+    seconds = stats["inference_seconds"]
+    stages = [seconds[stage] for stage in ("detection", "orientation", "recognition")]
+    assert [stage["count"] > 0 for stage in stages] == [True] * 3
+    assert sum(stage["sum"] for stage in stages) == pytest.approx(seconds["sum"])
+    assert seconds["sum"] > 0
