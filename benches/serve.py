@@ -1,7 +1,8 @@
 """`threadsafe-ocr serve` under load. usage: serve.py [--seconds S] [--rounds N]
 
 First its throughput against that of the bare engine, in turns, each with the same 16 threads in closed loop; then 256 clients: answers
-compared with those of the engine, statuses counted, latency and the server's memory. Clients and server share the machine's cores.
+compared with those of the engine, statuses counted, latency and the server's memory. Between them: what clients that hang up cost the
+others. Clients and server share the machine's cores.
 """
 
 from __future__ import annotations
@@ -158,6 +159,43 @@ def many(contents: list[bytes], seconds: float) -> None:
     print(f"p50 {p50:.2f} s, p99 {p99:.2f} s; memory in MB {[round(value) for value in memory]}")
 
 
+def stay(port: int, number: int, bodies: list[bytes], end: float, took: list[float]) -> None:
+    """A client that waits for its answers."""
+    client = Client(port)
+    while time.perf_counter() < end:
+        begun = time.perf_counter()
+        assert client.read(bodies[number % len(bodies)])[0] == 200
+        took.append(time.perf_counter() - begun)
+
+
+def leave(port: int, number: int, bodies: list[bytes], end: float, _: list[float]) -> None:
+    """A client that is gone when its page is begun."""
+    content = bodies[number % len(bodies)]
+    head = f"POST /v1/read HTTP/1.1\r\nHost: x\r\nContent-Type: {HEADERS['Content-Type']}\r\nContent-Length: {len(content)}\r\n\r\n"
+    while time.perf_counter() < end:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(head.encode() + content)
+            time.sleep(0.25)
+
+
+def hanging_up(contents: list[bytes], seconds: float) -> None:
+    """What half of the clients wait when the others are not there, hang up, or wait too."""
+    bodies, half = [body(content) for content in contents], CLIENTS // 2
+    for name, other in (("absent", None), ("hang up", leave), ("wait too", stay)):
+        took: list[float] = []
+        with server() as (port, _):
+            end = time.perf_counter() + seconds
+            threads = [threading.Thread(target=stay, args=(port, number, bodies, end, took)) for number in range(half)]
+            if other:
+                threads += [threading.Thread(target=other, args=(port, number, bodies, end, [])) for number in range(half)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        p50, p99 = np.percentile(took, [50, 99])
+        print(f"{half} clients, {half} others {name}: p50 {p50:.2f} s, p99 {p99:.2f} s, {len(took) / seconds:.2f} pages/s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=60)
@@ -166,6 +204,7 @@ def main() -> None:
     print(f"{measure.cores()} cores, {measure.processor()}")
     contents = [pages.encoded(piece, "png") for piece in pages.pieces()]
     against_the_engine(contents, arguments.seconds, arguments.rounds)
+    hanging_up(contents, arguments.seconds)
     many(contents, 5 * arguments.seconds)
 
 

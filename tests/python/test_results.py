@@ -140,4 +140,9 @@ def test_stats_count_what_was_done() -> None:
     assert ended == {"answered": 1, "failed": 1, "rejected": 0, "cancelled": 0, "timed_out": 0}, "what is refused at the door is no request"
     assert (stats["queue_size"], stats["queue_bytes"]) == (0, 0)
     assert stats["run_size"]["mean"] >= 1
-    assert stats["inference_seconds"]["sum"] > 0
+    assert stats["lines"] == 1
+    seconds = stats["inference_seconds"]
+    stages = [seconds[stage] for stage in ("detection", "orientation", "recognition")]
+    assert [stage["count"] > 0 for stage in stages] == [True] * 3
+    assert sum(stage["sum"] for stage in stages) == pytest.approx(seconds["sum"])
+    assert seconds["sum"] > 0

@@ -112,6 +112,7 @@ def test_what_is_not_finished_within_the_grace_gets_a_503(tmp_path: Path, number
     assert "Traceback" not in server.errors()
 
 
+@pytest.mark.timeout(180)
 def test_a_killed_worker_takes_only_its_own_requests_along_and_is_replaced(tmp_path: Path) -> None:
     with Server(tmp_path, "--workers", "2") as server:
         victim, other = both(server)
@@ -145,6 +146,22 @@ def test_a_killed_worker_takes_only_its_own_requests_along_and_is_replaced(tmp_p
         replacement = both(server) - {other}
         assert victim not in replacement
         assert len(replacement) == 1
+
+
+def test_workers_end_with_their_parent_whatever_ended_it(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--workers", "2")
+    both(server)
+    orphans = children(server.process.pid)
+    server.client.close()
+    assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+    until(lambda: not any(lives(orphan) for orphan in orphans))
+
+
+def lives(process: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
 
 
 def both(server: Server) -> set[int]:

@@ -46,8 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     keys = arguments.api_keys or [key for key in os.environ.get("THREADSAFE_OCR_API_KEYS", "").split(",") if key]
     given = {name: value for name in ServerSettings.__annotations__ if (value := getattr(arguments, name)) is not None}
     settings = ServerSettings(**{**given, "api_keys": tuple(keys), "cors": tuple(arguments.cors or ())})
-    serve(settings, host=arguments.host, port=arguments.port, workers=arguments.workers)
-    return 0
+    return serve(settings, host=arguments.host, port=arguments.port, workers=arguments.workers)
 
 
 def _count(text: str) -> int:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from threadsafe_ocr import ThreadSafeOCR, __version__
 from threadsafe_ocr.server import errors, paddlex, reading, status
-from threadsafe_ocr.server.access import Access, log_to_stdout
+from threadsafe_ocr.server.access import Access
 from threadsafe_ocr.server.drain import draining
 from threadsafe_ocr.server.limits import Admission, Unread
 from threadsafe_ocr.server.metrics import Metrics
@@ -57,9 +57,3 @@ def create_app(settings: ServerSettings | None = None, ocr: ThreadSafeOCR | None
     for router in ROUTERS:
         app.include_router(router)
     return app
-
-
-def from_environment() -> FastAPI:
-    """For uvicorn's `--factory` and gunicorn: settings as `ServerSettings.to_environment` left them."""
-    log_to_stdout()
-    return create_app(ServerSettings.from_environment())

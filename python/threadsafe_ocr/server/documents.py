@@ -47,7 +47,8 @@ async def read(ocr: ThreadSafeOCR, content: bytes, *, most: int, end: float, opt
         for number, page in enumerate(pages(content, most), 1):
             # As many as can be worked on; the engine would queue the rest, each with its copy of the file.
             if len(running) >= 2 * _core.cores():
-                yield await running.popleft()
+                yield await running[0]
+                running.popleft()
             running.append(asyncio.create_task(one(number, page)))
         while running:
             yield await running[0]

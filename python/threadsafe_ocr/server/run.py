@@ -1,29 +1,28 @@
-"""Starting the server: one process, or several under uvicorn's parent."""
+"""Starting the server: in this process, or in several under this one."""
 
 from __future__ import annotations
 
 import signal
+import socket
 import sys
+from functools import partial
 from typing import Any
 
 import uvicorn
 
-from threadsafe_ocr import unload
+from threadsafe_ocr import ThreadSafeOCR, unload
 from threadsafe_ocr.server.access import log_to_stdout
 from threadsafe_ocr.server.app import create_app
 from threadsafe_ocr.server.connections import Connection
 from threadsafe_ocr.server.service import ServerSettings
+from threadsafe_ocr.server.workers import supervise
 
-# Seconds that a worker may take to answer its parent, which then replaces it: its thread for that waits for a core like all others.
-HEALTH_CHECK = 60
 # Seconds for what is left when `Service.close` is done: idle connections.
 AFTER_GRACE = 5
 
 
-def run(settings: ServerSettings, *, host: str, port: int, workers: int) -> None:
-    """Serves until a signal ends it. Raises what the engine raises when it is made."""
-    # uvicorn raises the signal again when it is done.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+def run(settings: ServerSettings, *, host: str, port: int, workers: int) -> int:
+    """Serves until a signal ends it; the exit code. Raises what the engine raises when it is made."""
     options: dict[str, Any] = {
         "host": host,
         "port": port,
@@ -33,13 +32,26 @@ def run(settings: ServerSettings, *, host: str, port: int, workers: int) -> None
         "server_header": False,
         "timeout_graceful_shutdown": AFTER_GRACE,
     }
+    engine = settings.engine()
     if workers == 1:
-        log_to_stdout()
-        uvicorn.run(create_app(settings, settings.engine()), **options)
-        return
-    # Says at once, and once, what every worker would find out.
-    settings.engine().close()
+        serve(settings, options, engine)
+        return 0
+    # It was made to say at once, and once, what every worker would find out.
+    engine.close()
     unload()
-    settings.to_environment()
-    factory = "threadsafe_ocr.server:from_environment"
-    uvicorn.run(factory, factory=True, workers=workers, timeout_worker_healthcheck=HEALTH_CHECK, **options)
+    listening = uvicorn.Config("", **options).bind_socket()
+    return supervise(partial(serve, settings, options, None, [listening]), workers)
+
+
+def serve(
+    settings: ServerSettings, options: dict[str, Any], engine: ThreadSafeOCR | None, sockets: list[socket.socket] | None = None
+) -> None:
+    """One process's part."""
+    # uvicorn raises the signal again when it is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    log_to_stdout()
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, engine), **options))
+    try:
+        server.run(sockets)
+    except KeyboardInterrupt:
+        pass

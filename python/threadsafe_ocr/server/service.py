@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from threadsafe_ocr import ThreadSafeOCR, _core
 from threadsafe_ocr.problems import Problem
 
-# How settings reach the processes of `--workers`.
-VARIABLE = "THREADSAFE_OCR_SERVE"
 # Pages inside at once, for each core: a page takes about half a second of a core, so the last one waits for a quarter of a minute.
 QUEUE_PER_CORE = 32
 # Latencies that /v1/stats tells the quantiles of.
@@ -38,17 +34,6 @@ class ServerSettings:
     grace: float = 30.0
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     cors: tuple[str, ...] = ()
-
-    def to_environment(self) -> None:
-        """For the processes that are started from here."""
-        os.environ[VARIABLE] = json.dumps(asdict(self))
-
-    @classmethod
-    def from_environment(cls) -> ServerSettings:
-        """What `to_environment` left, or the defaults."""
-        given: dict[str, Any] = json.loads(os.environ.get(VARIABLE, "{}"))
-        lists: dict[str, Any] = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
-        return cls(**{**given, **lists})
 
     def engine(self) -> ThreadSafeOCR:
         """The engine of a process."""
