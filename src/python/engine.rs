@@ -173,7 +173,7 @@ impl ThreadSafeOCR {
 }
 
 /// `mean`, `sum` and `count` of sums and counts.
-fn average<'py>(py: Python<'py>, parts: impl IntoIterator<Item = (f64, u64)>) -> PyResult<Bound<'py, PyDict>> {
+fn average(py: Python<'_>, parts: impl IntoIterator<Item = (f64, u64)>) -> PyResult<Bound<'_, PyDict>> {
     let (sum, count) = parts.into_iter().fold((0.0, 0), |(sum, count), part| (sum + part.0, count + part.1));
     let dict = PyDict::new(py);
     dict.set_item("mean", if count == 0 { 0.0 } else { sum / count as f64 })?;
