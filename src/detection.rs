@@ -36,7 +36,7 @@ pub struct Detected {
 }
 
 /// Of [`LimitType::Auto`]: a tenth of the boxes lower than this, pixels of the map. Of 53 pages the two that lose their text in a first look
-/// at 960 (page CER 0.016 to 0.77, 0.001 to 0.42) have 6.2 and 6.9 there, the next one has 10.0.
+/// at 1120 have 7.2 and 8.1 there (page CER at 960: 0.016 to 0.77, 0.001 to 0.42), the next one has 11.7.
 const SMALL: f32 = 9.0;
 
 /// Width and height of the second look at a page, if it needs one: `boxes` of the first, at `size`, are small, or none.
