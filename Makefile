@@ -69,7 +69,7 @@ test-golden: install
 	$(BIN)/threadsafe-ocr models get v4-mobile
 	$(BIN)/python scripts/golden_check.py $(GOLDEN) --oracle 2.10
 
-# 500 pages in flat memory, PDFium in 16 threads of the host, gunicorn's and uvicorn's workers. SECONDS=600 for the full time.
+# 500 pages in flat memory, PDFium in 16 threads of the host, gunicorn's and uvicorn's workers. SECONDS=600 for the full time; PAGES=1000.
 test-documents: install
 	$(BIN)/pip install --quiet gunicorn uvicorn
 	$(BIN)/python -m pytest tests/documents --timeout 3600 -rP

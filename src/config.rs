@@ -109,11 +109,13 @@ pub struct OrientationOptions {
     /// A line is read both ways when the classifier contradicts the vote of its page with more than this probability; a line without a page
     /// is turned above it.
     pub thresh: f32,
+    /// Lines of a page that was turned are told as on the upright page, as `PaddleOCR` 3.x does with `use_doc_orientation_classify`.
+    pub upright: bool,
 }
 
 impl Default for OrientationOptions {
     fn default() -> Self {
-        Self { enabled: true, thresh: 0.9 }
+        Self { enabled: true, thresh: 0.9, upright: false }
     }
 }
 

@@ -803,6 +803,17 @@ impl Direction {
         }
     }
 
+    /// The same on a page that was turned left once more.
+    #[must_use]
+    pub fn turned_left(self) -> Self {
+        match self {
+            Self::Right => Self::Up,
+            Self::Down => Self::Right,
+            Self::Left => Self::Down,
+            Self::Up => Self::Left,
+        }
+    }
+
     /// The top left corner of a quad as the reader sees it, on axes turned with him.
     fn first_corner(self, Quad(corners): &Quad) -> Point {
         match self {

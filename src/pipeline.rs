@@ -72,8 +72,26 @@ pub struct OcrResult {
     pub width: u32,
     /// The page's pixels down.
     pub height: u32,
-    /// In the reading order of the direction that most text runs to; of several inputs, in theirs.
+    /// Where most text runs to on the page as it was given.
+    pub direction: Direction,
+    /// In the reading order of that direction; of several inputs, in theirs.
     pub lines: Vec<TextLine>,
+}
+
+impl OcrResult {
+    /// The same as of the page turned upright.
+    fn upright(mut self) -> Self {
+        for _ in 0..self.direction as usize {
+            let width = self.width as f32;
+            for line in &mut self.lines {
+                let Quad([a, b, c, d]) = line.quad;
+                line.quad = Quad([b, c, d, a].map(|point| Point { x: point.y, y: width - point.x }));
+                line.direction = line.direction.turned_left();
+            }
+            (self.width, self.height) = (self.height, self.width);
+        }
+        self
+    }
 }
 
 /// A recogniser on a device.
@@ -273,14 +291,23 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
         give_way().await;
     }
     permit.shrink(images.iter().map(|image| image.pixels().len()).sum());
-    let Some(first) = images.first() else { return Ok(OcrResult { width: 0, height: 0, lines: Vec::new() }) };
+    let Some(first) = images.first() else {
+        return Ok(OcrResult { width: 0, height: 0, direction: Direction::Right, lines: Vec::new() });
+    };
     let found = if page.steps.detect { find_lines(page, first).await? } else { whole_lines(page, &images) };
     let mut lines = read_lines(page, found).await?;
     // One page has lines of its own number, lines by themselves have a frame each.
     for (line, frame) in lines.iter_mut().zip(frames.iter().cycle()) {
         line.quad = frame.as_ref().map_or(line.quad, |frame: &Frame| frame.back(&line.quad));
     }
-    Ok(OcrResult { width, height, lines })
+    let quads: Vec<Quad> = lines.iter().map(|line| line.quad).collect();
+    let direction = if page.steps.detect {
+        geometry::main_direction(&quads, lines.iter().map(|line| line.direction))
+    } else {
+        Direction::Right
+    };
+    let answer = OcrResult { width, height, direction, lines };
+    Ok(if page.options.orientation.upright { answer.upright() } else { answer })
 }
 
 /// Ready at the second poll.
@@ -547,6 +574,7 @@ fn unexpected(stage: &'static str) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -558,5 +586,24 @@ mod tests {
         assert_eq!(order(Numerics::Paddle2, false), [0, 1]);
         assert_eq!(order(Numerics::Paddle2, true), [1, 0]);
         assert_eq!(order(Numerics::Paddle3, false), [1, 0]);
+    }
+
+    #[test]
+    fn a_turned_page_comes_upright() {
+        // 30 x 100, its text running down; upright it is 100 x 30 and the line begins at its top left.
+        let corners = [(10.0, 20.0), (20.0, 20.0), (20.0, 80.0), (10.0, 80.0)];
+        let line = TextLine {
+            text: String::new(),
+            score: 1.0,
+            quad: Quad(corners.map(|(x, y)| Point { x, y })),
+            upside_down: None,
+            direction: Direction::Down,
+            characters: Vec::new(),
+            columns: 0.0,
+        };
+        let page = OcrResult { width: 30, height: 100, direction: Direction::Down, lines: vec![line] }.upright();
+        assert_eq!((page.width, page.height, page.lines[0].direction), (100, 30, Direction::Right));
+        let upright = [(20.0, 10.0), (80.0, 10.0), (80.0, 20.0), (20.0, 20.0)].map(|(x, y)| Point { x, y });
+        assert_eq!(page.lines[0].quad, Quad(upright));
     }
 }

@@ -24,6 +24,7 @@ class Options(TypedDict, total=False):
     det_use_dilation: bool | None
     det_score_mode: Literal["fast", "slow"] | None
     det_max_candidates: int | None
+    use_doc_orientation: bool | None
     use_textline_orientation: bool | None
     cls_thresh: float | None
     rec_score_thresh: float | None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Raw = tuple[
     int,
     int,
+    int,
     list[str],
     list[float],
     npt.NDArray[np.float32],
@@ -97,7 +98,10 @@ class TextLine:
 
 @dataclass(frozen=True)
 class OcrResult:
-    """A page: its lines in reading order, and its size in pixels; of a document, its number, from 1. A page without text has no lines.
+    """A page: its lines in reading order, and its size in pixels. A page without text has no lines.
+
+    page_number: of a document's page, from 1. angle: by how many degrees the page was turned clockwise as it was given, 0, 90, 180 or 270,
+    as most of its text runs; with use_doc_orientation the lines are told as on the upright page.
 
     >>> line = TextLine("Hello", 0.99, np.array([[10, 5], [90, 5], [90, 25], [10, 25]], np.float32))
     >>> page = OcrResult((line,), width=100, height=30)
@@ -115,6 +119,7 @@ class OcrResult:
     width: int
     height: int
     page_number: int | None = field(default=None, repr=False)
+    angle: int = field(default=0, repr=False)
 
     @property
     def text(self) -> str:
@@ -162,7 +167,7 @@ class OcrResult:
 
 def from_raw(raw: Raw) -> OcrResult:
     """The native answer as dataclasses."""
-    width, height, texts, scores, corners, flags, first_corners, column_counts, (columns, probabilities) = raw
+    width, height, turns, texts, scores, corners, flags, first_corners, column_counts, (columns, probabilities) = raw
     for array in (corners, columns, probabilities):
         array.flags.writeable = False
     lines = []
@@ -172,4 +177,4 @@ def from_raw(raw: Raw) -> OcrResult:
         own = slice(end, end := end + len(text))
         read = (columns[own], probabilities[own]) if count else (None, None)
         lines.append(TextLine(text, score, polygon, upside_down, probability, first_corner, count, *read))
-    return OcrResult(tuple(lines), width, height)
+    return OcrResult(tuple(lines), width, height, angle=90 * turns)

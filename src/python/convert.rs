@@ -165,7 +165,7 @@ fn copy_of(array: &ArrayViewD<'_, u8>) -> Vec<u8> {
     data
 }
 
-/// The raw answer: (width, height, texts, scores, corners, flags, `first_corners`, `column_counts`, (columns, probabilities)). Corners are
+/// The raw answer: (width, height, quarter turns, texts, scores, corners, flags, `first_corners`, `column_counts`, (columns, probabilities)). Corners are
 /// float32 (n, 4, 2); columns int32 and probabilities float32, one a code point, those of all lines one after the other.
 pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>> {
     let n = result.lines.len();
@@ -190,7 +190,18 @@ pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>
     }
     let characters = (columns.into_pyarray(py), probabilities.into_pyarray(py));
     let corners = corners.into_pyarray(py);
-    let raw = (result.width, result.height, texts, scores, corners, flags, first_corners, column_counts, characters);
+    let raw = (
+        result.width,
+        result.height,
+        result.direction as usize,
+        texts,
+        scores,
+        corners,
+        flags,
+        first_corners,
+        column_counts,
+        characters,
+    );
     Ok(raw.into_pyobject(py)?.into_any().unbind())
 }
 
@@ -259,6 +270,7 @@ impl<'py> Settings<'py> {
         self.take("det_max_candidates", &mut d.max_candidates)?;
         self.take("use_textline_orientation", &mut options.orientation.enabled)?;
         self.take("cls_thresh", &mut options.orientation.thresh)?;
+        self.take("use_doc_orientation", &mut options.orientation.upright)?;
         let r = &mut options.recognition;
         self.take("rec_score_thresh", &mut r.score_thresh)?;
         self.take("rec_width_step", &mut r.width_step)?;

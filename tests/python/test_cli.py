@@ -114,7 +114,8 @@ def test_every_option_of_a_request_has_a_flag() -> None:
         "--numerics paddle2", "--det-limit-side-len 960", "--det-limit-type max", "--det-max-side 1000", "--det-thresh 0.3",
         "--det-box-thresh 0.5",
         "--det-unclip-ratio 2", "--det-use-dilation", "--det-score-mode slow", "--det-max-candidates 10", "--cls-thresh 0.8",
-        "--no-use-textline-orientation", "--rec-score-thresh 0.2", "--rec-width-step 8", "--rec-min-width 64", "--rec-max-width 640",
+        "--no-use-textline-orientation", "--use-doc-orientation", "--rec-score-thresh 0.2",
+        "--rec-width-step 8", "--rec-min-width 64", "--rec-max-width 640",
         "--rec-group 6", "--timeout 60",
     ],
 )  # fmt: skip

@@ -50,6 +50,18 @@ def test_words_of_a_turned_page_are_where_they_stand(ocr: ThreadSafeOCR, turn: i
     page = ocr.read(image)
     assert {line.first_corner for line in page.lines if len(line.text) > 20} == {4 - turn}
     assert share_that_read_the_same(ocr, image, page, 4 - turn) > 0.9
+    upright, expected = ocr.read(image, use_doc_orientation=True), ocr.read(ENGLISH)
+    assert (page.angle, upright.angle, expected.angle) == (360 - 90 * turn, 360 - 90 * turn, 0)
+    assert (upright.width, upright.height) == (expected.width, expected.height)
+    assert {line.first_corner for line in upright.lines if len(line.text) > 20} == {0}
+    assert upright.text == page.text
+    places = [
+        {word.text: word.box for line in one.lines for word in line.words if one.text.count(word.text) == 1} for one in (upright, expected)
+    ]
+    apart = [np.abs(np.subtract(places[0][text], box)).max() for text, box in places[1].items() if text in places[0]]
+    assert len(apart) > 15
+    # A third of a letter's height.
+    assert np.median(apart) < 10
 
 
 def test_words_fill_their_line_in_order(english: OcrResult) -> None:

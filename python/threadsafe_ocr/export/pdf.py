@@ -85,7 +85,8 @@ def _image_page(made: pikepdf.Pdf, image: Image.Image, content: str | bytes) -> 
     upright = image.getexif().get(0x0112, 1) == 1
     resolution = image.info.get("dpi", (DPI, DPI))
     across, down = (float(one) if one and one >= 10 else DPI for one in resolution)
-    if image.format == "JPEG" and upright and image.mode in ("L", "RGB"):
+    # MPO: a JPEG with other pictures after it, as phones make them.
+    if image.format in ("JPEG", "MPO") and upright and image.mode in ("L", "RGB"):
         pixels = Path(content).read_bytes() if isinstance(content, str) else content
         filtered, colors, bits = Name.DCTDecode, image.mode, 8
     else:
