@@ -54,9 +54,8 @@ test-python: install
 test-golden: install
 	@test -n "$(GOLDEN)" || { echo "give the folder of recorded answers: make test-golden GOLDEN=DIR"; exit 1; }
 	$(BIN)/pip install --quiet opencv-python-headless
-	$(BIN)/python scripts/golden_check.py $(GOLDEN)
 	$(BIN)/threadsafe-ocr models get v4-mobile
-	$(BIN)/python scripts/golden_check.py $(GOLDEN) --oracle 2.10
+	for oracle in 3.7 2.10; do for how in "" --files; do $(BIN)/python scripts/golden_check.py $(GOLDEN) --oracle $$oracle $$how || exit 1; done; done
 
 # Every mix of onnxruntime packages, and the CUDA route on a stand-in for a card. Downloads about 1.5 GB into throw-away environments.
 test-flavours: install
