@@ -65,9 +65,8 @@ test-python: install
 test-golden: install
 	@test -n "$(GOLDEN)" || { echo "give the folder of recorded answers: make test-golden GOLDEN=DIR"; exit 1; }
 	$(BIN)/pip install --quiet opencv-python-headless
-	$(BIN)/python scripts/golden_check.py $(GOLDEN)
 	$(BIN)/threadsafe-ocr models get v4-mobile
-	$(BIN)/python scripts/golden_check.py $(GOLDEN) --oracle 2.10
+	for oracle in 3.7 2.10; do for how in "" --files; do $(BIN)/python scripts/golden_check.py $(GOLDEN) --oracle $$oracle $$how || exit 1; done; done
 
 # 500 pages in flat memory, PDFium in 16 threads of the host, gunicorn's and uvicorn's workers. SECONDS=600 for the full time; PAGES=1000.
 test-documents: install
