@@ -67,7 +67,7 @@ pub fn prepare(image: Image, o: &PageOptions, pad: bool, reserved: u64) -> Resul
     } else {
         inside.copy_from_slice(&resize_bilinear(image.pixels(), w, h, into_w, into_h));
     }
-    let scale = (page.0 as f64 / f64::from(width), page.1 as f64 / f64::from(height));
+    let scale = (f64::from(page.0) / f64::from(width), f64::from(page.1) / f64::from(height));
     let frame = Frame { scale: (scale.0 as f32, scale.1 as f32), top, page };
     Ok((Image::new(width, height + 2 * top, prepared)?, Some(frame)))
 }
