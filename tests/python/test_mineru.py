@@ -121,7 +121,8 @@ from mineru.model.runtime import hybrid
 import mineru.backend.pipeline.model_init as pipeline
 kind = lambda made: type(made).__name__ if not isinstance(made, tuple) else made[0]
 print(kind(hybrid.atom_model_init("ocr", lang="ch", det_db_box_thresh=0.4, small_backend="onnx")), "|",
-      kind(hybrid.atom_model_init("ocr", lang="seal")), "|", kind(hybrid.atom_model_init("layout")), "|", hybrid.AtomModelSingleton._models, "|",
+      kind(hybrid.atom_model_init("ocr", lang="seal")), "|", kind(hybrid.atom_model_init("layout")), "|",
+      hybrid.AtomModelSingleton._models, "|",
       kind(pipeline.PytorchPaddleOCR(lang="ch")), "|", kind(pipeline.PytorchPaddleOCR(lang="korean")))
 """
 PATCHED = "MinerUOCR | MinerU's own | MinerU's own | {} | MinerUOCR | PytorchPaddleOCR"
@@ -156,7 +157,10 @@ PATCH = "import threadsafe_ocr; threadsafe_ocr.patch_mineru()\n"
     [
         (PATCH + SEEN, {}),
         ("from mineru.model.runtime import hybrid\nimport mineru.backend.pipeline.model_init\n" + PATCH + SEEN, {}),
-        (f"import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', {SEEN!r}], text=True))", {"THREADSAFE_OCR_MINERU": "1"}),
+        (
+            f"import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', {SEEN!r}], text=True))",
+            {"THREADSAFE_OCR_MINERU": "1"},
+        ),
     ],
     ids=["before", "after", "in a child"],
 )

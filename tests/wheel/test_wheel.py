@@ -78,7 +78,12 @@ def test_the_wheel_brings_the_pth_that_replaces_other_packages(tmp_path: Path) -
     script = "import subprocess, sys; print(subprocess.run([sys.executable, '-c', sys.argv[1]], capture_output=True, text=True).stdout)"
     child = "from rapidocr import RapidOCR; print(RapidOCR.__module__)"
     done = subprocess.run(
-        [python, "-c", script, child], env={"PATH": "", "THREADSAFE_OCR_AS": "rapidocr"}, capture_output=True, text=True, timeout=120, check=True
+        [python, "-c", script, child],
+        env={"PATH": "", "THREADSAFE_OCR_AS": "rapidocr"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert done.stdout.strip() == "threadsafe_ocr.compat.rapidocr.ocr"
 
