@@ -1,0 +1,211 @@
+"""MinerU's OCR object and the patch, without MinerU: stand-ins with its modules' names. `make test-mineru` has the real one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import LINES, MODELS
+from test_reading import bgr
+from threadsafe_ocr.cli import doctor
+from threadsafe_ocr.compat.mineru import boxes, concurrent, profiles
+from threadsafe_ocr.compat.mineru.ocr import MinerUOCR
+
+
+def box(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
+
+
+def edges(found: list[np.ndarray]) -> list[tuple[float, ...]]:
+    return [(*one[0].tolist(), *one[2].tolist()) for one in found]
+
+
+SLANTED = np.array([[0, 0], [100, 40], [90, 60], [0, 20]], np.float32)
+
+
+def test_boxes_are_sorted_by_lines_whose_tops_are_near() -> None:
+    found = boxes.sort([box(50, 8, 60, 20), box(0, 12, 10, 24), box(0, 40, 10, 50), box(0, 0, 10, 5)])
+    assert edges(found) == [(0, 0, 10, 5), (0, 12, 10, 24), (50, 8, 60, 20), (0, 40, 10, 50)]
+
+
+def test_touching_boxes_of_a_long_line_are_joined_and_slanted_ones_come_last() -> None:
+    line = [box(0, 0, 60, 10), box(50, 2, 120, 11)]
+    assert edges(boxes.join([SLANTED, *line, box(0, 30, 20, 40), box(15, 30, 30, 40)], only_long_lines=True)) == [
+        (0, 0, 120, 11), (0, 30, 20, 40), (15, 30, 30, 40), (0, 0, 90, 60),
+    ]  # fmt: skip
+    assert edges(boxes.join([box(0, 30, 20, 40), box(15, 30, 30, 40)], only_long_lines=False)) == [(0, 30, 30, 40)]
+
+
+def test_formulas_are_cut_out_of_the_lines_they_lie_in() -> None:
+    formulas = [{"bbox": (20, 0, 39, 10)}, {"bbox": (30, 1, 59, 10)}, {"bbox": (0, 200, 500, 230)}]
+    assert edges(boxes.without_formulas([SLANTED, box(0, 0, 100, 10), box(0, 200, 30, 600)], formulas)) == [
+        (0, 0, 19, 10), (60, 0, 100, 10), (0, 0, 90, 60),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "wanted"),
+    [
+        ("mineru", "4.0.12", profiles.MINERU4), ("mineru", "3.4.5", profiles.MINERU3_4), ("mineru", "3.1.14", profiles.MINERU3),
+        ("mineru", "3.1.15", profiles.MINERU3_1_15), ("mineru", "2.7.6", profiles.MINERU2_7), ("mineru", "2.5.4", profiles.MINERU2_2),
+        ("mineru", "2.0.6", profiles.MINERU2), ("magic-pdf", "1.3.12", profiles.MAGIC1_3), ("magic-pdf", "1.2.2", profiles.MAGIC1),
+        ("mineru", "5.0.0rc1", profiles.MINERU4),
+    ],
+)  # fmt: skip
+def test_a_version_gets_its_own_steps(package: str, version: str, wanted: profiles.Profile) -> None:
+    assert profiles.profile(package, version) == wanted
+
+
+@pytest.fixture(scope="module")
+def reader() -> MinerUOCR:
+    return MinerUOCR(models="v6-small")
+
+
+def test_lists_and_tuples_are_those_that_mineru_looks_for(reader: MinerUOCR) -> None:
+    page, blank = bgr(LINES[0]), np.full((48, 320, 3), 255, np.uint8)
+    ((found, (text, score)),) = reader.ocr(page)[0]
+    assert (len(found), len(found[0]), type(text), type(score)) == (4, 2, str, float)
+    assert isinstance(reader.ocr(page)[0][0][1], tuple)
+    assert reader.ocr(page, rec=False) == [[found]]
+    assert (reader.ocr(blank), reader.ocr(blank, rec=False), reader.ocr(blank, det=False)) == ([None], [[]], [[("", 1.0)]])
+    assert reader.ocr([], det=False) == [[]]
+    assert [one[0] for one in reader.ocr([page, page], det=False)[0]] == [text, text]
+    magic = MinerUOCR(models="v6-small", profile=profiles.MAGIC1_3)
+    assert magic.ocr(blank, det=False) == [[("", 0.0)]]
+    nested = MinerUOCR(models="v6-small", profile=profiles.MAGIC1)
+    assert [[one[0] for one in image] for image in nested.ocr([page, page], det=False)] == [[text], [text]]
+
+
+def test_every_kind_of_array_is_read(reader: MinerUOCR) -> None:
+    page = bgr(LINES[0])
+    wanted = reader.ocr(page)
+    transparent = np.dstack([page, np.full(page.shape[:2], 255, np.uint8)])
+    turned = np.rot90(np.ascontiguousarray(np.rot90(page, -1)))
+    assert [reader.ocr(image) for image in (transparent, turned, LINES[0].read_bytes())] == [wanted] * 3
+    assert len(reader.ocr(page[:, :, 0])[0]) == 1
+
+
+def test_thresholds_belong_to_the_object() -> None:
+    page = bgr(LINES[0])
+    deaf, other = MinerUOCR(models="v6-small", det_db_box_thresh=1.0), MinerUOCR(models="v6-small", drop_score=1.0, show_log=False)
+    assert (deaf.ocr(page), other.ocr(page), len(MinerUOCR(models="v6-small").ocr(page)[0])) == ([None], [None], 1)
+
+
+# MinerU's modules, as far as the patch knows them.
+MODULES = {
+    "mineru/model/runtime/hybrid.py": """
+class AtomicModelName:
+    OCR = "ocr"
+class AtomModelSingleton:
+    _models = {"made": "before"}
+def atom_model_init(model_name, **keywords):
+    return ("MinerU's own", model_name, keywords.get("lang"))
+""",
+    "mineru/backend/pipeline/model_init.py": """
+class PytorchPaddleOCR:
+    def __init__(self, **keywords):
+        pass
+""",
+    "magic_pdf/model/sub_modules/model_init.py": "class Renamed: pass",
+}
+SEEN = """
+import warnings; warnings.simplefilter("ignore")
+from mineru.model.runtime import hybrid
+import mineru.backend.pipeline.model_init as pipeline
+kind = lambda made: type(made).__name__ if not isinstance(made, tuple) else made[0]
+print(kind(hybrid.atom_model_init("ocr", lang="ch", det_db_box_thresh=0.4, small_backend="onnx")), "|",
+      kind(hybrid.atom_model_init("ocr", lang="seal")), "|", kind(hybrid.atom_model_init("layout")), "|",
+      hybrid.AtomModelSingleton._models, "|",
+      kind(pipeline.PytorchPaddleOCR(lang="ch")), "|", kind(pipeline.PytorchPaddleOCR(lang="korean")))
+"""
+PATCHED = "MinerUOCR | MinerU's own | MinerU's own | {} | MinerUOCR | PytorchPaddleOCR"
+
+
+@pytest.fixture
+def mineru(tmp_path: Path) -> Path:
+    for name, source in MODULES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source)
+        for folder in (tmp_path / name).relative_to(tmp_path).parents:
+            if folder.name:
+                (tmp_path / folder / "__init__.py").touch()
+    for package, version in (("mineru", "4.0.12"), ("magic_pdf", "1.3.12")):
+        info = tmp_path / f"{package}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n")
+    return tmp_path
+
+
+def python(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("THREADSAFE_OCR_M")}
+    variables |= {"PYTHONPATH": str(folder), **environment}
+    return subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, timeout=50, check=False)
+
+
+PATCH = "import threadsafe_ocr; threadsafe_ocr.patch_mineru()\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "environment"),
+    [
+        (PATCH + SEEN, {}),
+        ("from mineru.model.runtime import hybrid\nimport mineru.backend.pipeline.model_init\n" + PATCH + SEEN, {}),
+        (
+            f"import subprocess, sys; print(subprocess.check_output([sys.executable, '-c', {SEEN!r}], text=True))",
+            {"THREADSAFE_OCR_MINERU": "1"},
+        ),
+    ],
+    ids=["before", "after", "in a child"],
+)
+def test_mineru_gets_our_object_but_for_seals_and_languages_that_are_not_here(
+    mineru: Path, script: str, environment: dict[str, str]
+) -> None:
+    done = python(script, mineru, **environment)
+    assert (done.stdout.strip(), done.returncode) == (PATCHED, 0), done.stderr
+
+
+def test_mineru_is_left_alone_unless_asked(mineru: Path) -> None:
+    done = python(SEEN, mineru, THREADSAFE_OCR_MINERU="0")
+    assert done.stdout.startswith("MinerU's own | MinerU's own")
+
+
+def test_a_version_without_a_place_for_it_is_told_when_it_is_imported(mineru: Path) -> None:
+    done = python(PATCH + "import magic_pdf.model.sub_modules.model_init", mineru)
+    assert done.returncode == 1
+    assert "has no ModifiedPaddleOCR" in done.stderr.splitlines()[-1]
+
+
+def test_doctor_says_what_it_would_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", {"mineru": "4.0.12", "magic-pdf": "1.2.2"}.get)
+    monkeypatch.setenv("THREADSAFE_OCR_MODEL_DIR", str(MODELS))
+    new, old = (finding.text for finding in doctor.mineru())
+    assert "mineru 4.0.12 (tested): mineru.model.runtime.hybrid.atom_model_init" in new
+    assert "never tested): magic_pdf.model.sub_modules.model_init.ModifiedPaddleOCR" in old
+    assert "v4-mobile" in old
+
+
+def test_the_other_models_are_called_by_one_thread_at_a_time_where_documents_run_side_by_side() -> None:
+    running, most = [0], [0]
+
+    class Model:
+        classes = 3
+
+        def predict(self, depth: int) -> int:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            time.sleep(0.01)
+            running[0] -= 1
+            # A table's model asks the others.
+            return concurrent.OneAtATime(self).predict(depth - 1) + 1 if depth else 0
+
+    models = [concurrent.OneAtATime(Model()) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda model: model.predict(2), models)) == [2] * 4
+    assert (most[0], models[0].classes) == (1, 3)
