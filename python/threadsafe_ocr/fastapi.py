@@ -35,8 +35,9 @@ class Lifespan:
     Code of your own around it: `async with Lifespan(...)(app): yield` in a lifespan of yours.
     """
 
-    def __init__(self, models: Any = "v6-small", *, device: str = "auto", **settings: Unpack[Settings]) -> None:
-        self._make: Callable[[], ThreadSafeOCR] = functools.partial(ThreadSafeOCR, models, device=device, **settings)
+    def __init__(self, models: Any = "v6-small", *, device: str = "auto", precision: str = "f32", **settings: Unpack[Settings]) -> None:
+        make = functools.partial(ThreadSafeOCR, models, device=device, precision=precision, **settings)
+        self._make: Callable[[], ThreadSafeOCR] = make
 
     @contextlib.asynccontextmanager
     async def __call__(self, app: FastAPI) -> AsyncIterator[None]:

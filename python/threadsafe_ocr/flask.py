@@ -33,9 +33,15 @@ class ThreadSafeOCR(threadsafe_ocr.ThreadSafeOCR):
     """
 
     def __new__(
-        cls, app: Flask | None = None, *, models: Any = "v6-small", device: str = "auto", **settings: Unpack[Settings]
+        cls,
+        app: Flask | None = None,
+        *,
+        models: Any = "v6-small",
+        device: str = "auto",
+        precision: str = "f32",
+        **settings: Unpack[Settings],
     ) -> ThreadSafeOCR:
-        self = super().__new__(cls, models, device=device, **settings)
+        self = super().__new__(cls, models, device=device, precision=precision, **settings)
         assert isinstance(self, ThreadSafeOCR)
         if app is not None:
             self.init_app(app)

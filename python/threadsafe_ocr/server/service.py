@@ -24,6 +24,7 @@ class ServerSettings:
 
     models: str = "v6-small"
     device: str = "auto"
+    precision: str = "f32"
     timeout: float = 60.0
     max_queue_size: int | None = None
     max_pixels: int | None = None
@@ -38,7 +39,7 @@ class ServerSettings:
     def engine(self) -> ThreadSafeOCR:
         """The engine of a process."""
         size = self.max_queue_size or QUEUE_PER_CORE * _core.cores()
-        return ThreadSafeOCR(self.models, device=self.device, max_queue_size=size, max_pixels=self.max_pixels)
+        return ThreadSafeOCR(self.models, device=self.device, precision=self.precision, max_queue_size=size, max_pixels=self.max_pixels)
 
 
 class Room:
