@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru tests/plugin tests/wheel examples benches
+PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru tests/page tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after bench bench-serve install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-deploy test-container test-gpu test-mineru clean
+.PHONY: demo test soak before-after bench bench-serve install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-page test-deploy test-container test-gpu test-mineru clean
 
 demo: $(VENV)/made
 	@echo "Building the wheel with cargo and installing it into $(VENV), with numpy and onnxruntime: some minutes without a word."
@@ -84,6 +84,12 @@ test-wheel: install wheel
 # The pytest plugin at length, and against PaddleOCR; shares the environment of `make before-after`.
 test-plugin: install
 	$(BIN)/python -m pytest tests/plugin --timeout 1800 -rP
+
+# The server's page in a real Chromium, the system's or else Playwright's own; writes docs/page-*.png. For Chinese it needs a font.
+test-page: install
+	$(BIN)/pip install --quiet playwright
+	command -v chromium >/dev/null || $(BIN)/playwright install --with-deps chromium
+	$(BIN)/python -m pytest tests/page --timeout 300
 
 # The servers of docs/deploy.md under 200 concurrent requests, in a throw-away environment; prints that page's figures.
 test-deploy:

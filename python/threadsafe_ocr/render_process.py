@@ -87,7 +87,8 @@ class Server:
             scale = request["dpi"] / 72 * (1 - 1e-6)
             width, height = (math.ceil(side * scale) for side in page.get_size())
             if not 0 < width * height <= request["max_pixels"]:
-                raise Refused("large", f"it is {width}x{height} pixels at dpi={request['dpi']:g}, more than {request['max_pixels']}")
+                most = f"more than max_pixels={request['max_pixels']}"
+                raise Refused("large", f"it is {width}x{height} pixels at dpi={request['dpi']:g}, {most}")
             bitmap = page.render(scale=scale)
         finally:
             page.close()

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pikepdf
+import pypdfium2
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import LINES, PAGES, TEXT
 from serving import Server, png, slow_page, tiff
-from threadsafe_ocr import OcrResult, ThreadSafeOCR
+from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
 
 LINE = LINES[0].read_bytes()
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -74,11 +76,68 @@ def test_many_clients_get_each_their_own_answer(server: Server, ocr: ThreadSafeO
 
 @pytest.mark.parametrize(
     ("kind", "media_type", "text"),
-    [("text", "text/plain", f"{TEXT}\n"), ("md", "text/markdown", f"{TEXT}\n")],
+    [("text", "text/plain", f"{TEXT}\n"), ("md", "text/markdown", f"{TEXT}\n".replace("\\", "\\\\"))],
 )
 def test_the_answer_comes_in_the_format_that_was_asked_for(server: Server, kind: str, media_type: str, text: str) -> None:
     answer = server.read(LINE, format=kind)
     assert (answer.headers["content-type"], answer.text) == (f"{media_type}; charset=utf-8", text)
+
+
+def test_hocr_and_alto_are_what_the_exporters_write(server: Server, ocr: ThreadSafeOCR) -> None:
+    for kind, media_type in [("hocr", "text/vnd.hocr+html"), ("alto", "application/xml")]:
+        answer = server.read(LINE, format=kind)
+        assert answer.headers["content-type"].startswith(media_type), answer.text
+        assert answer.text == export.TEXTS[kind]([ocr.read(LINE)], "page.png")
+
+
+def test_every_page_of_a_pdf_is_read_as_read_pages_does(server: Server, ocr: ThreadSafeOCR) -> None:
+    document = pdf_of(LINES[:3])
+    wanted = [expected(page, number) for number, page in enumerate(ocr.read_pages(document), 1)]
+    for page in wanted:
+        del page["page_number"]
+    assert server.read(document).json()["pages"] == wanted
+    larger = page_of(server.read(document, dpi=300))
+    assert larger["width"] == pytest.approx(1.5 * wanted[0]["width"], abs=2)
+
+
+@pytest.mark.parametrize("kind", ["pdf", "tiff", "image"])
+def test_a_searchable_pdf_holds_the_text_of_every_page(server: Server, kind: str) -> None:
+    document = {"pdf": pdf_of(LINES[:2]), "tiff": tiff(LINES[:2]), "image": LINE}[kind]
+    answer = server.read(document, format="pdf")
+    assert answer.headers["content-type"] == "application/pdf", answer.text
+    made = pypdfium2.PdfDocument(answer.content)
+    texts = [page.get_textpage().get_text_bounded() for page in made]
+    assert [text.split() for text in texts] == [page["text"].split() for page in server.read(document).json()["pages"]]
+
+
+def test_a_pdf_of_too_many_pages_too_large_pages_or_with_a_password_is_refused_with_the_reason(server: Server) -> None:
+    assert "4 pages" in problem(server.read(pdf_of(LINES[:5])), 413, "TooManyPages")
+    large = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(large, "PDF", resolution=72)
+    assert "max_pixels" in problem(server.read(large.getvalue()), 413, "InvalidImageError")
+    document = pdf_of(LINES[:1])
+    problem(server.read(document[: len(document) // 2]), 400, "InvalidImageError")
+    with pikepdf.open(io.BytesIO(document)) as opened:
+        file = io.BytesIO()
+        opened.save(file, encryption=pikepdf.Encryption(owner="a", user="secret"))
+    assert "password" in problem(server.read(file.getvalue()), 400, "PasswordError")
+    problem(server.read(file.getvalue(), password="wrong"), 400, "PasswordError")
+    assert page_of(server.read(file.getvalue(), password="secret"))["text"] == page_of(server.read(document))["text"]
+
+
+def test_a_stream_shows_its_pages_and_says_how_many_there_are(server: Server) -> None:
+    answer = server.read(pdf_of(LINES[:2]), path="/v1/read/stream", images=True)
+    assert answer.headers["x-page-count"] == "2"
+    for page in map(json.loads, answer.text.splitlines()):
+        with Image.open(io.BytesIO(base64.b64decode(page["image"]))) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (page["width"], page["height"]))
+
+
+def pdf_of(pages: list[Path]) -> bytes:
+    first, *rest = [Image.open(page).convert("RGB") for page in pages]
+    file = io.BytesIO()
+    first.save(file, "PDF", save_all=True, append_images=rest, resolution=200)
+    return file.getvalue()
 
 
 def test_options_hold_for_their_request_only(server: Server) -> None:

@@ -1,92 +1,168 @@
-"""The pages of an upload, and reading them: an image is one page, a TIFF may have many. Where PDFs are read, too, this is the place."""
+"""The pages of an upload, and reading them: an image is one page; a PDF or a TIFF may have many."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import struct
+import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from threadsafe_ocr import InvalidImageError, OcrResult, ThreadSafeOCR, _core
+from threadsafe_ocr import InvalidImageError, OcrResult, OcrTimeoutError, _core, rendering
 from threadsafe_ocr.problems import Problem
+from threadsafe_ocr.rendering import MOST_PIXELS, PdfDocument
+from threadsafe_ocr.server.service import Service
 from threadsafe_ocr.server.tracing import span
 
 STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 
 
-def pages(content: bytes, most: int) -> list[Any]:
-    """The pages; `bytes_of` is what `aread` takes. Raises Problem: 415 for what is no image, 413 for more than `most` pages."""
-    if content[:4] in TIFF:
-        offsets = _directories(content, most)
-        return [_Page(content, offset) for offset in offsets] if len(offsets) > 1 else [content]
-    if content.startswith(STARTS):
-        return [content]
-    kind = "a PDF" if b"%PDF-" in content[:1024] else "no image that can be read"
-    raise Problem(415, "UnsupportedMediaType", f"this is {kind}; send a JPEG, PNG, WebP, TIFF, BMP or GIF")
+@dataclasses.dataclass(frozen=True)
+class PageRead:
+    """A page's answer, whose `page_number` is that in the file: of a TIFF the small copies that are not read count, too. picture: what
+    `Reading.picture` made of it. count: pages of the document.
+    """
+
+    result: OcrResult
+    picture: Any
+    count: int
 
 
-async def read(ocr: ThreadSafeOCR, content: bytes, *, most: int, end: float, options: dict[str, Any]) -> AsyncGenerator[OcrResult, None]:
-    """Reads the pages of `content` and yields their results in order. Refused at once where the first page finds the queue full; the
-    later ones wait in line. end: the loop's time at which all must be done. Closing it ends what is still being read.
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How to read an upload. dpi, password: of a PDF. options: keywords of `aread`. picture: called in a thread with what `aread` took of a
+    page, and its answer; what it returns goes along with the answer.
+    """
 
-    Raises Problem and the errors of `aread`.
+    options: dict[str, Any]
+    dpi: float = 200.0
+    password: str | None = None
+    picture: Callable[[Any, OcrResult], Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """An open one. numbers: of its pages. image: what `aread` takes of one of them, made when its turn comes. room: held meanwhile."""
+
+    numbers: list[int]
+    image: Callable[[int], Awaitable[Any]]
+    room: contextlib.AbstractAsyncContextManager[None] = dataclasses.field(default_factory=contextlib.nullcontext)
+
+
+async def read(service: Service, content: bytes, reading: Reading, end: float) -> AsyncGenerator[PageRead, None]:
+    """Reads the pages of `content` and yields them in order. Refused at once where the first page finds the queue full; the later ones wait
+    in line. end: the loop's time at which all must be done. Closing it ends what is still being read.
+
+    Raises Problem and the errors of `aread_pages`.
     """
     loop = asyncio.get_running_loop()
 
-    async def one(number: int, page: Any) -> OcrResult:
-        left = max(end - loop.time(), 0.001)
-        with span("ocr.read", page=number) as attributes:
-            result = await ocr.aread(bytes_of(page), timeout=left, wait=number > 1, **options)
-            attributes(lines=len(result.lines), width=result.width, height=result.height)
-            return result
+    def left() -> float:
+        return max(end - loop.time(), 0.001)
 
-    running: deque[asyncio.Task[OcrResult]] = deque()
-    try:
-        for number, page in enumerate(pages(content, most), 1):
-            # As many as can be worked on; the engine would queue the rest, each with its copy of the file.
-            if len(running) >= 2 * _core.cores():
+    async def one(document: Document, number: int, *, first: bool) -> PageRead:
+        async with document.room:
+            with span("ocr.read", page=number) as attributes:
+                image = await document.image(number)
+                result = await service.ocr.aread(image, timeout=left(), wait=not first, **reading.options)
+                attributes(lines=len(result.lines), width=result.width, height=result.height)
+            shown = await asyncio.to_thread(reading.picture, image, result) if reading.picture else None
+        return PageRead(dataclasses.replace(result, page_number=number), shown, len(document.numbers))
+
+    async def in_time(document: Document, number: int, *, first: bool) -> PageRead:
+        try:
+            # The engine's own word comes first.
+            return await asyncio.wait_for(one(document, number, first=first), left() + 0.1)
+        except OcrTimeoutError:
+            raise
+        except asyncio.TimeoutError:
+            raise OcrTimeoutError(f"page {number} was not there within the timeout") from None
+
+    running: deque[asyncio.Task[PageRead]] = deque()
+    async with _opened(service, content, reading, left) as document:
+        try:
+            for number in document.numbers:
+                # As many as can be worked on; the engine would queue the rest, each with its copy of the file.
+                if len(running) >= 2 * _core.cores():
+                    yield await running[0]
+                    running.popleft()
+                running.append(asyncio.create_task(in_time(document, number, first=number == document.numbers[0])))
+            while running:
                 yield await running[0]
                 running.popleft()
-            running.append(asyncio.create_task(one(number, page)))
-        while running:
-            yield await running[0]
-            running.popleft()
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
 
-class _Page:
-    """A page of a TIFF: the same file, whose header points at the page's directory."""
+@contextlib.asynccontextmanager
+async def _opened(service: Service, content: bytes, reading: Reading, left: Callable[[], float]) -> AsyncIterator[Document]:
+    """Raises Problem: 415 for what cannot be read, 413 for too many pages."""
+    most = service.settings.max_pages
+    if content.startswith(STARTS):
+        yield Document([1], _itself(content))
+    elif content[:4] in TIFF:
+        offsets = _directories(content, most)
 
-    def __init__(self, content: bytes, offset: int) -> None:
-        self._content, self._offset = content, offset
+        async def frame(number: int) -> bytes:
+            return _pointed(content, offsets[number])
 
-    def content(self) -> bytes:
-        order, big = TIFF[self._content[:4]], _is_big(self._content)
-        at, form = (8, "Q") if big else (4, "I")
-        pointer = struct.pack(order + form, self._offset)
-        return self._content[:at] + pointer + self._content[at + len(pointer) :]
+        yield Document(list(offsets), frame) if len(offsets) > 1 else Document([1], _itself(content))
+    elif b"%PDF-" in content[:1024]:
+        pdf, loop = PdfDocument(content, reading.password), asyncio.get_running_loop()
+
+        async def rendered(number: int) -> Any:
+            until = time.monotonic() + left()
+            render = partial(pdf.render, number - 1, reading.dpi, max_pixels=service.settings.max_pixels or MOST_PIXELS, until=until)
+            return await loop.run_in_executor(rendering.thread(), render)
+
+        try:
+            count = await loop.run_in_executor(rendering.thread(), pdf.count, time.monotonic() + left())
+            if count > most:
+                raise _too_many(most)
+            yield Document(list(range(1, count + 1)), rendered, service.rendered)
+        finally:
+            pdf.close()
+    else:
+        detail = "this is neither an image that can be read nor a PDF; send a JPEG, PNG, WebP, TIFF, BMP, GIF or PDF"
+        raise Problem(415, "UnsupportedMediaType", detail)
 
 
-def bytes_of(page: Any) -> Any:
-    """What `aread` takes of one of `pages`; made when its turn comes, since each is a copy of the whole file."""
-    return page.content() if isinstance(page, _Page) else page
+def _itself(content: bytes) -> Callable[[int], Awaitable[bytes]]:
+    async def image(_: int) -> bytes:
+        return content
+
+    return image
+
+
+def _too_many(most: int) -> Problem:
+    return Problem(413, "TooManyPages", f"the file has more than {most} pages, the most that this server reads")
+
+
+def _pointed(content: bytes, offset: int) -> bytes:
+    """The same TIFF, whose header points at a page's directory."""
+    order, big = TIFF[content[:4]], _is_big(content)
+    at, form = (8, "Q") if big else (4, "I")
+    pointer = struct.pack(order + form, offset)
+    return content[:at] + pointer + content[at + len(pointer) :]
 
 
 def _is_big(content: bytes) -> bool:
     return b"+" in content[2:4]
 
 
-def _directories(content: bytes, most: int) -> list[int]:
-    """Where the pages' directories are. TIFF 6.0, section 2: a count, entries, and where the next one is; BigTIFF has wider numbers."""
+def _directories(content: bytes, most: int) -> dict[int, int]:
+    """Number of a frame -> where its directory is. TIFF 6.0, section 2: a count, entries, where the next one is; BigTIFF is wider."""
     order, big = TIFF[content[:4]], _is_big(content)
     at, number, count, entry = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
     number, count = order + number, order + count
-    offsets: list[int] = []
+    offsets: dict[int, int] = {}
     seen: set[int] = set()
     try:
         (offset,) = struct.unpack_from(number, content, at)
@@ -97,9 +173,9 @@ def _directories(content: bytes, most: int) -> list[int]:
             # Entries are sorted, and 254 is the least tag: its lowest bit says that this is a small copy of another page.
             tag, _, _, value = struct.unpack_from(order + ("HHQQ" if big else "HHII"), content, first)
             if not (tag == 254 and value & 1 and offsets):
-                offsets.append(offset)
+                offsets[len(seen)] = offset
             if len(offsets) > most:
-                raise Problem(413, "TooManyPages", f"the file has more than {most} pages, the most that this server reads")
+                raise _too_many(most)
             (offset,) = struct.unpack_from(number, content, first + entries * entry)
     except struct.error:
         raise InvalidImageError(f"the TIFF is cut short: page {len(offsets) + 1} is not in it") from None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from threadsafe_ocr.options import Options
 
-Format = Literal["json", "text", "md"]
+Format = Literal["json", "text", "md", "hocr", "alto", "pdf"]
 
 
 class Fields(BaseModel):
@@ -17,10 +17,13 @@ class Fields(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Format = "json"
+    images: bool = Field(False, description="in a stream: each page's picture too, `image`, JPEG in base64")
+    dpi: float = Field(200.0, gt=0, le=2400, description="at which a PDF's pages are rendered")
+    password: str | None = Field(None, description="of an encrypted PDF")
 
     def options(self) -> dict[str, Any]:
         """Keywords for `aread`; what was not given is the engine's default."""
-        return self.model_dump(exclude={"format"}, exclude_none=True)
+        return self.model_dump(exclude=set(Fields.model_fields), exclude_none=True)
 
 
 _options: Any = {name: (kind, None) for name, kind in get_type_hints(Options).items()}

@@ -24,7 +24,7 @@ def _body() -> dict[str, Any]:
 
     encoded = {"contentEncoding": "base64", "description": "the file's bytes as base64"}
     content = {
-        "multipart/form-data": {"schema": schema({"format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP or GIF"})},
+        "multipart/form-data": {"schema": schema({"format": "binary", "description": "JPEG, PNG, WebP, TIFF, BMP, GIF or PDF"})},
         "application/json": {"schema": schema(encoded), "example": {"file": "iVBORw0KGgo...", "format": "json", "rec_score_thresh": 0.5}},
     }
     return {"requestBody": {"required": True, "content": content}}
@@ -40,7 +40,7 @@ _problems: dict[int | str, dict[str, Any]] = {
     401: _problem(401, "Unauthorized", "the key is missing or wrong"),
     408: _problem(408, "UploadTimeout", "the upload was not there in time"),
     413: _problem(413, "UploadTooLarge", "the file is larger, or has more pixels or pages, than this server takes"),
-    415: _problem(415, "UnsupportedMediaType", "this is no image that can be read"),
+    415: _problem(415, "UnsupportedMediaType", "this is neither an image that can be read nor a PDF"),
     429: _problem(429, "TooManyRequests", "this client has as many requests inside as it may"),
     503: _problem(503, "OverloadedError", "the queue is full; Retry-After says when to try again"),
     504: _problem(504, "OcrTimeoutError", "no answer within the timeout"),
@@ -60,6 +60,13 @@ def _call(content: dict[str, Any]) -> dict[str, Any]:
 
 _text = {"schema": {"type": "string"}, "example": "Hello, world\n"}
 READ = _call(
-    {"application/json": {"schema": {"type": "object"}, "example": {"pages": [_page]}}, "text/plain": _text, "text/markdown": _text}
+    {
+        "application/json": {"schema": {"type": "object"}, "example": {"pages": [_page]}},
+        "text/plain": _text,
+        "text/markdown": _text,
+        "text/vnd.hocr+html": {"schema": {"type": "string"}},
+        "application/xml": {"schema": {"type": "string"}},
+        "application/pdf": {"schema": {"type": "string", "format": "binary"}},
+    }
 )
 STREAM = _call({"application/x-ndjson": {"schema": {"type": "object"}, "example": _page}})

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import io
 from typing import Any, Literal
 
 import numpy as np
@@ -13,21 +10,19 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
 from threadsafe_ocr import OcrResult
-from threadsafe_ocr.inputs import pil_pixels
 from threadsafe_ocr.problems import Problem
-from threadsafe_ocr.server import documents, uploads
+from threadsafe_ocr.server import pictures, uploads
+from threadsafe_ocr.server.documents import Reading
 from threadsafe_ocr.server.formats import dumped
 from threadsafe_ocr.server.reading import deadline, read_all, service_of
 
 router = APIRouter(tags=["PaddleX"])
-# Pixels of a side: PaddleX's own limit for the pictures in an answer.
-PICTURE = 2000
 
 
 class InferRequest(BaseModel):
     """The members that PaddleX documents. What is not given is this server's default, not PaddleX's."""
 
-    file: str = Field(description="the image as base64; addresses are not fetched")
+    file: str = Field(description="the image or PDF as base64; addresses are not fetched")
     fileType: Literal[0, 1] | None = Field(None, description="found out from the file")
     useDocOrientationClassify: bool | None = Field(None, description="turned pages are always read upright")
     useDocUnwarping: bool | None = None
@@ -71,18 +66,16 @@ async def infer(request: Request) -> Response:
             raise Problem(422, "InvalidField", uploads.said(error)) from None
         if asked.useDocUnwarping:
             raise Problem(422, "InvalidField", "useDocUnwarping: there is no unwarping model here; leave it out")
-        content = uploads.from_base64(asked.file)
-        pages = await read_all(request, content, end, asked.options())
-        images = documents.pages(content, service.settings.max_pages)
-        results = []
-        for image, page in zip(images, pages, strict=True):
-            pictures = {} if asked.visualize is False else await asyncio.to_thread(_pictures, documents.bytes_of(image), page)
-            results.append({"prunedResult": _pruned(page, asked), **pictures})
+        reading = Reading(asked.options(), picture=None if asked.visualize is False else _pictures)
+        pages = await read_all(request, uploads.from_base64(asked.file), reading, end)
+    results = [{"prunedResult": _pruned(page.result, asked), **(page.picture or {})} for page in pages]
+    sizes = [{"width": page.result.width, "height": page.result.height} for page in pages]
+    about = {**sizes[0], "type": "image"} if len(pages) == 1 else {"numPages": len(pages), "pages": sizes, "type": "pdf"}
     return Response(
         dumped(
             {
                 "logId": request.scope["state"]["request_id"],
-                "result": {"ocrResults": results, "dataInfo": {"width": pages[0].width, "height": pages[0].height, "type": "image"}},
+                "result": {"ocrResults": results, "dataInfo": about},
                 "errorCode": 0,
                 "errorMsg": "Success",
             }
@@ -119,18 +112,7 @@ def _pruned(page: OcrResult, asked: InferRequest) -> dict[str, Any]:
     }
 
 
-def _pictures(content: bytes, page: OcrResult) -> dict[str, str]:
-    """The page with its boxes beside the text, and the page; JPEG in base64."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as opened:
-        image = Image.fromarray(pil_pixels(opened)).convert("RGB")
-    return {"ocrImage": _jpeg(page.draw(image=image)), "inputImage": _jpeg(image)}
-
-
-def _jpeg(picture: Any) -> str:
-    picture = picture.convert("RGB")
-    picture.thumbnail((PICTURE, PICTURE))
-    file = io.BytesIO()
-    picture.save(file, "JPEG")
-    return base64.b64encode(file.getvalue()).decode()
+def _pictures(image: Any, page: OcrResult) -> dict[str, str]:
+    """The page with its boxes beside the text, and the page."""
+    picture = pictures.of(image)
+    return {"ocrImage": pictures.jpeg(page.draw(image=picture)), "inputImage": pictures.jpeg(picture)}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -13,7 +14,9 @@ from starlette.responses import Response, StreamingResponse
 
 from threadsafe_ocr import OcrError, OcrResult, problems
 from threadsafe_ocr.problems import Problem
-from threadsafe_ocr.server import documents, openapi, uploads
+from threadsafe_ocr.server import documents, openapi, pictures, uploads
+from threadsafe_ocr.server.documents import PageRead, Reading
+from threadsafe_ocr.server.fields import Fields
 from threadsafe_ocr.server.formats import dumped, formatted, page_object
 from threadsafe_ocr.server.service import Service, Share
 
@@ -61,20 +64,19 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def counted(request: Request, page: OcrResult) -> OcrResult:
+def counted(request: Request, page: PageRead) -> PageRead:
     """For the log."""
     log = request.scope["state"]["log"]
     log["pages"] = log.get("pages", 0) + 1
-    log["lines"] = log.get("lines", 0) + len(page.lines)
+    log["lines"] = log.get("lines", 0) + len(page.result.lines)
     return page
 
 
-async def read_all(request: Request, content: bytes, end: float, options: dict[str, Any]) -> list[OcrResult]:
+async def read_all(request: Request, content: bytes, reading: Reading, end: float) -> list[PageRead]:
     """All pages of an upload, unless the client hangs up."""
-    service = service_of(request)
-    pages = documents.read(service.ocr, content, most=service.settings.max_pages, end=end, options=options)
+    pages = documents.read(service_of(request), content, reading, end)
 
-    async def work() -> list[OcrResult]:
+    async def work() -> list[PageRead]:
         async with contextlib.aclosing(pages):
             return [counted(request, page) async for page in pages]
 
@@ -83,40 +85,57 @@ async def read_all(request: Request, content: bytes, end: float, options: dict[s
 
 @router.post("/v1/read", summary="Read an image or a document", response_class=Response, **openapi.READ)
 async def read(request: Request) -> Response:
-    """All pages at once, as JSON, text or Markdown."""
+    """All pages at once, as JSON, text, Markdown, hOCR, ALTO or a searchable PDF."""
     service = service_of(request)
     end = deadline(request, service)
     with service.room.share() as share:
         upload = await uploads.receive(request, service.settings, share)
-        pages = await read_all(request, upload.content, end, upload.fields.options())
-    return formatted(pages, upload.fields.format)
+        fields = upload.fields
+        pages = await read_all(request, upload.content, _reading(fields), end)
+        answer = partial(formatted, content=upload.content, name=upload.name, password=fields.password)
+        return await asyncio.to_thread(answer, [page.result for page in pages], fields.format)
+
+
+def _reading(fields: Fields, picture: Callable[[Any, OcrResult], str] | None = None) -> Reading:
+    return Reading(fields.options(), fields.dpi, fields.password, picture)
 
 
 @router.post("/v1/read/stream", summary="Read a document page by page", response_class=StreamingResponse, **openapi.STREAM)
 async def stream(request: Request) -> Response:
-    """A line of JSON a page, in their order, each as soon as it is read. What fails after the first page is the last line, an `error`."""
+    """A line of JSON a page, in their order, each as soon as it is read; `X-Page-Count` says how many there will be. What fails after the
+    first page is the last line, an `error`.
+    """
     service = service_of(request)
     end = deadline(request, service)
     share = Share(service.room)
     try:
         upload = await uploads.receive(request, service.settings, share)
-        most, options = service.settings.max_pages, upload.fields.options()
-        pages = documents.read(service.ocr, upload.content, most=most, end=end, options=options)
+        picture = _picture if upload.fields.images else None
+        pages = documents.read(service, upload.content, _reading(upload.fields, picture), end)
         # Before the answer begins, so that a full queue or a broken image has its status.
         first = await unless_gone(request, anext(pages))
     except BaseException:
         share.resize(0)
         raise
-    return StreamingResponse(_lines(request, first, pages, share), media_type="application/x-ndjson")
+    headers = {"X-Page-Count": str(first.count)}
+    return StreamingResponse(_lines(request, first, pages, share), headers=headers, media_type="application/x-ndjson")
 
 
-async def _lines(request: Request, first: OcrResult, rest: AsyncGenerator[OcrResult, None], share: Share) -> AsyncGenerator[bytes, None]:
+def _picture(image: Any, _: OcrResult) -> str:
+    return pictures.jpeg(pictures.of(image))
+
+
+async def _lines(request: Request, first: PageRead, rest: AsyncGenerator[PageRead, None], share: Share) -> AsyncGenerator[bytes, None]:
+    def line(number: int, page: PageRead) -> bytes:
+        counted(request, page)
+        return dumped(page_object(number, page.result, **({"image": page.picture} if page.picture else {}))) + b"\n"
+
     try:
         number = 1
-        yield dumped(page_object(number, counted(request, first))) + b"\n"
+        yield line(number, first)
         async for page in rest:
             number += 1
-            yield dumped(page_object(number, counted(request, page))) + b"\n"
+            yield line(number, page)
     except (OcrError, Problem) as error:
         problem = error if isinstance(error, Problem) else problems.of(error)
         service_of(request).errors[problem.kind] += 1

@@ -81,6 +81,8 @@ class Service:
         self._ocr = ocr
         # Uploads as received, beside the engine's own copies, which `max_queue_bytes` bounds.
         self.room = Room(8 * settings.max_upload)
+        # Pages of PDFs in memory, of all documents together: up to 300 MB each.
+        self.rendered = asyncio.Semaphore(max(_core.cores(), 2))
         self.warm = False
         self.closing = False
         # The requests that read, each with its client.

@@ -26,10 +26,11 @@ T = TypeVar("T")
 
 
 class Upload(NamedTuple):
-    """A file and how to read it."""
+    """A file, how to read it, and what the client calls it."""
 
     content: bytes
     fields: Fields
+    name: str
 
 
 class InMemory(MultiPartParser):
@@ -51,24 +52,24 @@ async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSetting
         raise Problem(408, "UploadTimeout", f"the upload was not there within {settings.upload_timeout:g} s") from None
 
 
-async def _receive(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, Fields]:
+async def _receive(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, Fields, str]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        content, fields = await _form(request, settings, share)
+        content, fields, name = await _form(request, settings, share)
     elif kind == "application/json":
-        fields = await json_object(request, settings, share)
+        fields, name = await json_object(request, settings, share), ""
         content = from_base64(fields.pop("file", None))
     else:
         raise Problem(415, "UnsupportedMediaType", f"Content-Type {kind!r}: send multipart/form-data, or application/json with base64")
     if len(content) > settings.max_upload:
         raise _too_large(settings.max_upload)
     try:
-        return content, ReadFields.model_validate(fields)
+        return content, ReadFields.model_validate(fields), name
     except ValidationError as error:
         raise Problem(400, "InvalidField", said(error)) from None
 
 
-async def _form(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, dict[str, Any]]:
+async def _form(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, dict[str, Any], str]:
     stream = pieces(request, settings.max_upload + AROUND, share, settings.max_upload)
     parser = InMemory(request.headers, stream, max_files=1, max_fields=len(ReadFields.model_fields), max_part_size=AROUND)
     try:
@@ -80,7 +81,7 @@ async def _form(request: Request, settings: ServerSettings, share: Share) -> tup
     try:
         if not isinstance(file, UploadFile):
             raise Problem(400, "MissingFile", 'the form has no file in the field "file"; with curl: -F file=@page.png')
-        return await file.read(), fields
+        return await file.read(), fields, file.filename or ""
     finally:
         await form.close()
 
