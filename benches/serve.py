@@ -40,7 +40,8 @@ def server(*flags: str) -> Iterator[tuple[int, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "threadsafe_ocr.cli", "serve", "--port", str(port), *flags]
+    # On a slow machine, too, every answer is waited for.
+    command = [sys.executable, "-m", "threadsafe_ocr.cli", "serve", "--port", str(port), "--timeout", "600", *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while get(port, "/readyz") != 200:
