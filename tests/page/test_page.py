@@ -82,7 +82,7 @@ def has_read(page: Page) -> None:
 
 
 def texts(page: Page) -> list[str]:
-    return page.locator("#lines .words").all_inner_texts()
+    return page.locator("#lines .words").all_text_contents()
 
 
 def pdf_of(pages: list[Path], **options: object) -> bytes:
@@ -178,8 +178,8 @@ def test_a_search_leaves_the_lines_that_have_it(opened: Open) -> None:
     wanted = [line for line in every if word in line.lower()]
     page.fill("#search", word)
     expect(page.locator("#found")).to_have_text(f"{len(wanted)} of {len(every)}")
-    assert page.locator("#lines li:visible .words").all_inner_texts() == wanted
-    assert [one.lower() for one in page.locator("#lines li:visible mark").all_inner_texts()] == [word] * len(wanted)
+    assert page.locator("#lines li:visible .words").all_text_contents() == wanted
+    assert [one.lower() for one in page.locator("#lines li:visible mark").all_text_contents()] == [word] * len(wanted)
     assert page.locator("#boxes .found").count() == len(wanted)
     page.fill("#search", "")
     assert page.locator("#lines li:visible").count() == len(every)

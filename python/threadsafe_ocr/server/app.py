@@ -40,7 +40,8 @@ def create_app(settings: ServerSettings | None = None, ocr: ThreadSafeOCR | None
         service.ocr.close(cancel=True)
         await asyncio.gather(warming, return_exceptions=True)
 
-    cross_origin = Middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"])
+    told = ["X-Page-Count", "X-Request-ID", "Retry-After"]
+    cross_origin = Middleware(CORSMiddleware, allow_origins=settings.cors, allow_methods=["*"], allow_headers=["*"], expose_headers=told)
     app = FastAPI(
         title="threadsafe-ocr",
         version=__version__,

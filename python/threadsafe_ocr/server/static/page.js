@@ -33,6 +33,7 @@ async function read(file, password = "") {
   for (const old of state.pages) URL.revokeObjectURL(old.url);
   const reading = new AbortController();
   Object.assign(state, { file, password, pages: [], count: 1, at: 0, hovered: null, chosen: null, reading });
+  enable();
   const start = performance.now();
   const own = await files.shown(file);
   if (reading !== state.reading) return;
@@ -45,11 +46,15 @@ async function read(file, password = "") {
   $("#stage").classList.toggle("busy", true);
   try {
     const fields = { ...(own ? {} : { images: "true" }), ...(password ? { password } : {}) };
-    for await (const { page: got, count } of api.stream(file, fields, reading.signal)) add(got, count, own);
+    for await (const { page: got, count } of api.stream(file, fields, reading.signal)) {
+      if (reading !== state.reading) return;
+      add(got, count, own);
+    }
     say(finished((performance.now() - start) / 1000));
   } catch (error) {
-    if (error.name !== "AbortError") await explain(error, file);
-    else if (reading === state.reading) stopped();
+    if (reading !== state.reading) return;
+    if (error.name === "AbortError") stopped();
+    else await explain(error, file);
   } finally {
     if (reading === state.reading) {
       state.reading = null;
@@ -116,7 +121,7 @@ async function explain(error, file) {
   else if (file) buttons.append(button("again", () => read(file, state.password)));
   buttons.append(button("another", files.choose));
   const request = error.request ? [part("p", text("request", { id: error.request }), "small")] : [];
-  const detail = error.message ? [part("p", error.message, "detail")] : [];
+  const detail = error.message && kind !== "Offline" ? [part("p", error.message, "detail")] : [];
   $("#problem").replaceChildren(part("h2", text(kind)), part("p", text(`${kind}_hint`)), ...detail, buttons, ...request);
   $("#problem").hidden = false;
   // What was read before it went wrong stays.
@@ -237,7 +242,11 @@ async function content(format, name) {
 
 async function fifty() {
   $("#fifty").disabled = true;
-  const tell = (words) => ($("#answers-text").textContent = words);
+  // In between the numbers change too often to be read out.
+  const tell = (words) => {
+    $("#answers-text").textContent = words;
+    say(words);
+  };
   await fire(page().file, tell).finally(() => ($("#fifty").disabled = false));
 }
 
