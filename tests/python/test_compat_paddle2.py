@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import PAGES, Run
+from conftest import LINES, PAGES, Run
 from paddle_calls import BAND, BLANK, CROP
 from threadsafe_ocr import (
     ConfigError,
@@ -21,7 +21,6 @@ from threadsafe_ocr import (
     InvalidImageError,
     ModelLoadError,
     ModelNotFoundError,
-    OcrError,
     OcrTimeoutError,
     ThreadSafeOCR,
 )
@@ -207,6 +206,15 @@ def test_what_the_original_asserts_is_still_an_assertion(paddle: PaddleOCR, noth
         paddle.ocr(nothing)
 
 
+def test_a_pdf_is_a_list_of_its_pages(paddle: PaddleOCR, tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (600, 200), "white") for _ in range(3)]
+    pages[1].paste(Image.open(LINES[0]).convert("RGB"), (20, 60))
+    pages[0].save(tmp_path / "pages.pdf", save_all=True, append_images=pages[1:], resolution=144)
+    first, second, third = paddle.ocr(str(tmp_path / "pages.pdf"))
+    assert (first, third) == (None, None)
+    assert second[0][1][0] == paddle.ocr(np.asarray(pages[1])[:, :, ::-1])[0][0][1][0]
+
+
 def test_errors_are_typed(paddle: PaddleOCR, band: np.ndarray) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         paddle.ocr("missing.png")
@@ -219,8 +227,8 @@ def test_errors_are_typed(paddle: PaddleOCR, band: np.ndarray) -> None:
         paddle.ocr(band, det_treshold=0.1)
     with pytest.raises(ConfigError, match="allow_urls"):
         paddle.ocr("https://example.invalid/page.png")
-    with pytest.raises(OcrError, match="PDF"):
-        paddle.ocr("page.pdf")
+    with pytest.raises(FileNotFoundError):
+        paddle.ocr("missing.pdf")
     with pytest.raises(ConfigError, match="it can be"):
         PaddleOCR(api="4")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import urllib.request
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from threadsafe_ocr import _core
+from threadsafe_ocr import _core, documents
 from threadsafe_ocr.exceptions import ConfigError, InvalidImageError
 from threadsafe_ocr.inputs import Source, source
 
@@ -56,13 +55,6 @@ def download(url: str, *, allowed: bool) -> bytes:
 
 def document_pages(path: str) -> Iterator[Any]:
     """What can be read of a PDF, page by page at 144 dpi as both generations render them, and of a TIFF, frame by frame."""
-    try:
-        documents = importlib.import_module("threadsafe_ocr.documents")
-    except ImportError:
-        if is_pdf(path):
-            raise InvalidImageError(f"{path}: PDFs are not read here; render their pages to PNG first") from None
-        yield path
-        return
     with documents.pages_of(path, None, dpi=144.0, password=None, max_pixels=None, timeout=None) as found:
         for _, load in found:
             yield load(None)
