@@ -78,7 +78,12 @@ def test_the_wheel_brings_the_pth_that_replaces_other_packages(tmp_path: Path) -
     script = "import subprocess, sys; print(subprocess.run([sys.executable, '-c', sys.argv[1]], capture_output=True, text=True).stdout)"
     child = "from rapidocr import RapidOCR; print(RapidOCR.__module__)"
     done = subprocess.run(
-        [python, "-c", script, child], env={"PATH": "", "THREADSAFE_OCR_AS": "rapidocr"}, capture_output=True, text=True, timeout=120, check=True
+        [python, "-c", script, child],
+        env={"PATH": "", "THREADSAFE_OCR_AS": "rapidocr"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert done.stdout.strip() == "threadsafe_ocr.compat.rapidocr.ocr"
 
@@ -105,6 +110,12 @@ def test_the_wheel_says_what_is_in_it() -> None:
         bill = json.loads(wheel.read(f"{metadata}/sboms/threadsafe-ocr.cyclonedx.json"))
     assert bill["bomFormat"] == "CycloneDX"
     assert {"image", "ort", "pyo3"} <= {component["name"] for component in bill["components"]}
+
+
+def test_the_wheel_has_the_page_of_the_service() -> None:
+    folder = ROOT / "python" / "threadsafe_ocr" / "server" / "static"
+    with zipfile.ZipFile(built("*.whl")) as wheel:
+        assert {f"threadsafe_ocr/server/static/{path.name}" for path in folder.iterdir()} <= set(wheel.namelist())
 
 
 def test_the_sdist_leaves_the_pages_of_the_tests_out() -> None:
