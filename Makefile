@@ -89,7 +89,7 @@ test-plugin: install
 test-page: install
 	$(BIN)/pip install --quiet playwright
 	command -v chromium >/dev/null || $(BIN)/playwright install --with-deps chromium
-	$(BIN)/python -m pytest tests/page --timeout 300
+	$(BIN)/python -m pytest tests/page --timeout 600
 
 # The servers of docs/deploy.md under 200 concurrent requests, in a throw-away environment; prints that page's figures.
 test-deploy:

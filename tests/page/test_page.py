@@ -25,7 +25,7 @@ ENGLISH = PAGES / "docs_en" / "tex-nutshell-p013.png"
 CHINESE = PAGES / "docs_zh" / "qyxf-book-doc-p005.png"
 LINES = sorted((PAGES / "rec_lines").glob("*.png"))
 # Milliseconds that an answer may take on a busy machine.
-PATIENCE = 120_000
+PATIENCE = 250_000
 DOCS = ROOT / "docs"
 Open = Callable[..., Page]
 
@@ -390,7 +390,7 @@ def test_it_speaks_the_language_of_the_browser_and_switches(opened: Open) -> Non
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
     give(page, LINES[0])
     has_read(page)
-    page.get_by_role("button", name="EN").click()
+    page.click("[data-language=en]")
     expect(page.locator("#choose")).to_have_text("Choose a file")
     expect(page.locator("#lines .line").first).to_have_attribute("aria-label", re.compile("% sure"))
     page.reload()
@@ -412,22 +412,22 @@ def test_a_server_with_keys_asks_for_one(opened: Open, tmp_path: Path) -> None:
         page.goto("about:blank")
 
 
-@pytest.mark.parametrize(
-    ("name", "locale", "scheme"), [("light", "en-US", "light"), ("dark-zh", "zh-CN", "dark")], ids=["english-light", "chinese-dark"]
-)
-def test_it_looks_as_in_the_guide(opened: Open, name: str, locale: str, scheme: str) -> None:
-    page = opened(locale=locale, color_scheme=scheme)
+def test_it_looks_as_in_the_guide(opened: Open) -> None:
+    page = opened(color_scheme="light")
     give(page, pdf_of([CHINESE, ENGLISH]), "book.pdf")
     expect(page.locator("#thumbnails button")).to_have_count(2)
     has_read(page)
     page.locator("#boxes polygon").nth(4).click()
-    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", back))) > 380) == (scheme == "light")
-    for width in (1360, 400):
-        page.set_viewport_size({"width": width, "height": 850})
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, "it is not wider than the screen"
-    page.set_viewport_size({"width": 1360, "height": 850})
-    save(page, DOCS / f"page-{name}.png")
+    for name, language, scheme in [("light", "en", "light"), ("dark-zh", "zh", "dark")]:
+        page.click(f"[data-language={language}]")
+        page.emulate_media(color_scheme=scheme)
+        back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", back))) > 380) == (scheme == "light")
+        page.set_viewport_size({"width": 400, "height": 850})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, "it is not wider than the screen"
+        page.set_viewport_size({"width": 1360, "height": 850})
+        page.mouse.move(5, 5)
+        save(page, DOCS / f"page-{name}.png")
 
 
 def save(page: Page, path: Path) -> None:

@@ -113,6 +113,12 @@ def test_the_wheel_brings_the_pytest_plugin() -> None:
     assert "[pytest11]\nthreadsafe_ocr=pytest_threadsafe_ocr.plugin" in points.replace(" ", "")
 
 
+def test_the_wheel_has_the_page_of_the_service() -> None:
+    folder = ROOT / "python" / "threadsafe_ocr" / "server" / "static"
+    with zipfile.ZipFile(built("*.whl")) as wheel:
+        assert {f"threadsafe_ocr/server/static/{path.name}" for path in folder.iterdir()} <= set(wheel.namelist())
+
+
 def test_the_sdist_leaves_the_pages_of_the_tests_out() -> None:
     with tarfile.open(built("*.tar.gz")) as sdist:
         assert [name for name in sdist.getnames() if "/tests/data/" in name] == []

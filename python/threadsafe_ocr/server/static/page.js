@@ -53,6 +53,7 @@ async function read(file, password = "") {
     say(finished((performance.now() - start) / 1000));
   } catch (error) {
     if (reading !== state.reading) return;
+    work(null);
     if (error.name === "AbortError") stopped();
     else await explain(error, file);
   } finally {
