@@ -329,7 +329,7 @@ def test_it_works_where_there_is_no_main_module_and_in_forked_children(run_pytho
     os.chdir("/")
     ocr = ThreadSafeOCR()
     first = lambda: [page.text for page in ocr.read_pages({str(path)!r}, "1-2")]
-    print(first())
+    print(first(), flush=True)
     child(lambda: print(first(), flush=True))
     print(first())
     """

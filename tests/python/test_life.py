@@ -316,5 +316,5 @@ def test_the_command_counts_failures_and_does_the_rest() -> None:
     assert "missing.png" in done.stderr
     assert TEXT in done.stdout.splitlines()
     assert command("read", "missing.png").returncode == 1
-    assert command("read", LINES[0], "--device", "tpu").returncode == 1
+    assert command("read", LINES[0], "--device", "tpu").returncode == 2
     assert command("read").returncode == 2

@@ -64,8 +64,11 @@ READ = _call(
         "application/json": {"schema": {"type": "object"}, "example": {"pages": [_page]}},
         "text/plain": _text,
         "text/markdown": _text,
-        "text/vnd.hocr+html": {"schema": {"type": "string"}},
-        "application/xml": {"schema": {"type": "string"}},
+        "text/vnd.hocr+html": {
+            "schema": {"type": "string"},
+            "example": "<span class='ocr_line' title='bbox 20 15 176 45'>Hello, world</span>",
+        },
+        "application/xml": {"schema": {"type": "string"}, "example": '<TextLine HPOS="20" VPOS="15"><String CONTENT="Hello,"/></TextLine>'},
         "application/pdf": {"schema": {"type": "string", "format": "binary"}},
     }
 )
