@@ -81,8 +81,8 @@ pub struct DetectionOptions {
 
 impl Default for DetectionOptions {
     /// A first look at a long side of 1120, and a second one at the page's own size, as `PaddleOCR` 3.7 has it, where letters are small:
-    /// two thirds of the CPU time of always the latter on 56 pages of eight sets, and 492 wrong characters of 49,450 instead of 475. 960 first:
-    /// another 7 % less, 495, and 98 instead of 53 of 4,864 on one page in 19 formats. 1120 alone loses small print (page CER of dense PDF
+    /// two thirds of the CPU time of always the latter on 56 pages of eight sets, and 495 wrong characters of 49,450 instead of 475. 960 first:
+    /// another 7 % less, 495 too, and 98 instead of 53 of 4,864 on one page in 19 formats. 1120 alone loses small print (page CER of dense PDF
     /// pages 0.09). Thresholds by page CER on the nine measured sets, at the page's own size: against Paddle's 0.6 and 1.5, `box_thresh` 0.5 and `unclip_ratio` 1.6 give 0.0069 for 0.0074
     /// on English pages, 0.0123 for 0.0133 on Chinese ones, 0.0071 for 0.0112 on photos, 0.0345 for 0.0345 on receipts, 0.0067 for 0.0066
     /// on dense PDF pages, 0.0109 for 0.0101 on one page in 19 formats. Dilation and a ratio of 1.7 win on English and lose on the others.
