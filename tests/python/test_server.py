@@ -9,8 +9,10 @@ import json
 import re
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -279,10 +281,18 @@ def metrics(server: Server) -> dict[str, float]:
     return {" ".join([s.name, *(value for key, value in s.labels.items() if key not in ("pid", "le"))]): s.value for s in samples}
 
 
+def logged(server: Server, request_id: str) -> list[dict[str, Any]]:
+    """The lines of a request; they are written after the answer."""
+    late = time.monotonic() + 20
+    while not (lines := [line for line in server.log() if line["request_id"] == request_id]) and time.monotonic() < late:
+        time.sleep(0.05)
+    return lines
+
+
 def test_every_request_has_its_line_in_the_log(server: Server) -> None:
     answer = server.read(LINE, headers={"X-Request-ID": "from-the-proxy.1"})
     assert answer.headers["x-request-id"] == "from-the-proxy.1"
-    (line,) = [line for line in server.log() if line["request_id"] == "from-the-proxy.1"]
+    (line,) = logged(server, "from-the-proxy.1")
     seconds = line.pop("seconds")
     assert 0 < seconds < 10
     assert line.pop("time").startswith("20")
