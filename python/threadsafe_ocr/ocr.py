@@ -257,16 +257,13 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         >>> [page.width for page in ocr.read_pages("page.png")]
         [400]
         """
-        settings = self._arguments[1]
-        timeout = settings.get("timeout") if timeout is None else timeout
-        most = max(_core.cores(), 2) if in_flight is None else _positive("in_flight", in_flight)
+        opened, most, timeout = self._document(document, pages, dpi, password, in_flight, timeout)
 
         def start(load: documents.Load) -> waiting.OcrFuture:
             until = documents.deadline(timeout)
             image = load(until)
             return self.submit(image, timeout=documents.left(until), wait=wait, **options)
 
-        opened = documents.pages_of(document, pages, dpi=dpi, password=password, timeout=timeout, max_pixels=settings.get("max_pixels"))
         with opened as found:
             starts = (functools.partial(start, load) for _, load in found)
             with contextlib.closing(waiting.in_order(starts, most, return_errors=return_errors)) as answers:
@@ -301,16 +298,13 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         import asyncio
 
         loop, thread = asyncio.get_running_loop(), rendering.thread()
-        settings = self._arguments[1]
-        timeout = settings.get("timeout") if timeout is None else timeout
-        most = max(_core.cores(), 2) if in_flight is None else _positive("in_flight", in_flight)
+        opened, most, timeout = self._document(document, pages, dpi, password, in_flight, timeout)
 
         async def read(load: documents.Load) -> OcrResult:
             until = documents.deadline(timeout)
             image = await loop.run_in_executor(thread, load, until)
             return await self.aread(image, timeout=documents.left(until), wait=wait, **options)
 
-        opened = documents.pages_of(document, pages, dpi=dpi, password=password, timeout=timeout, max_pixels=settings.get("max_pixels"))
         found = await loop.run_in_executor(thread, opened.__enter__)
         running: deque[tuple[int, asyncio.Task[OcrResult]]] = deque()
 
@@ -337,6 +331,16 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
                 task.cancel()
             await asyncio.gather(*(task for _, task in running), return_exceptions=True)
             await loop.run_in_executor(thread, opened.__exit__, None, None, None)
+
+    def _document(
+        self, document: Any, pages: Any, dpi: float, password: str | None, in_flight: int | None, timeout: float | None
+    ) -> tuple[contextlib.AbstractContextManager[list[tuple[int, documents.Load]]], int, float | None]:
+        """A document that is still to be opened, how many of its pages are read at once, and each one's time."""
+        settings = self._arguments[1]
+        timeout = settings.get("timeout") if timeout is None else timeout
+        most = max(_core.cores(), 2) if in_flight is None else _positive("in_flight", in_flight)
+        max_pixels = settings.get("max_pixels")
+        return documents.pages_of(document, pages, dpi=dpi, password=password, timeout=timeout, max_pixels=max_pixels), most, timeout
 
     read_pdf = read_pages
     aread_pdf = aread_pages

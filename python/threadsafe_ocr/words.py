@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -77,3 +78,12 @@ def of(line: TextLine) -> tuple[Word, ...]:
         return Word(match[0], score, polygon, match.start())
 
     return tuple(word(match) for match in _WORD.finditer(line.text))
+
+
+def joined(words: Iterable[Word], space: str, written: Callable[[int, Word], str]) -> str:
+    """The words of a line, each as `written(number, word)` has it, with `space` where the text has one between two. Numbers are from 1."""
+    end, text = 0, ""
+    for number, word in enumerate(words, 1):
+        text += space * (word.start > end > 0) + written(number, word)
+        end = word.end
+    return text

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from threadsafe_ocr.cli.common import add_engine
+from threadsafe_ocr.cli.common import add_engine, count, seconds
 
 INSTALL = 'pip install "threadsafe-ocr[serve]"'
 
@@ -19,16 +19,16 @@ def add_to(commands: Any) -> None:
     command.add_argument("--precision", default="f32", help="of the networks, as the constructor's keyword (default: f32)")
     command.add_argument("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 is everywhere (default: 127.0.0.1)")
     command.add_argument("--port", type=int, default=8000, help="(default: 8000)")
-    command.add_argument("--workers", type=_count, default=1, metavar="N", help="processes, each with its own models (default: 1)")
+    command.add_argument("--workers", type=count, default=1, metavar="N", help="processes, each with its own models (default: 1)")
     limits = command.add_argument_group("limits")
-    limits.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for a request, waiting included (default: 60)")
-    limits.add_argument("--upload-timeout", type=_seconds, metavar="SECONDS", help="until an upload must be there (default: 60)")
-    limits.add_argument("--grace", type=_seconds, metavar="SECONDS", help="after SIGTERM, for requests that are inside (default: 30)")
-    limits.add_argument("--max-queue-size", type=_count, metavar="N", help="pages inside at once, others get 503 (default: 32 a core)")
+    limits.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for a request, waiting included (default: 60)")
+    limits.add_argument("--upload-timeout", type=seconds, metavar="SECONDS", help="until an upload must be there (default: 60)")
+    limits.add_argument("--grace", type=seconds, metavar="SECONDS", help="after SIGTERM, for requests that are inside (default: 30)")
+    limits.add_argument("--max-queue-size", type=count, metavar="N", help="pages inside at once, others get 503 (default: 32 a core)")
     limits.add_argument("--max-upload", type=_size, metavar="BYTES", help="of a file; 50M is 50,000,000 (default: 50M)")
-    limits.add_argument("--max-pages", type=_count, metavar="N", help="of a file (default: 200)")
+    limits.add_argument("--max-pages", type=count, metavar="N", help="of a file (default: 200)")
     limits.add_argument("--max-pixels", type=_size, metavar="N", help="of a page (default: 100M)")
-    limits.add_argument("--max-per-client", type=_count, metavar="N", help="requests of a client at once, others get 429 (default: any)")
+    limits.add_argument("--max-per-client", type=count, metavar="N", help="requests of a client at once, others get 429 (default: any)")
     who = command.add_argument_group("who may ask")
     who.add_argument("--api-key", dest="api_keys", action="append", metavar="KEY", help="needed in every call; may be repeated")
     who.add_argument("--cors", action="append", metavar="ORIGIN", help="whose pages may call from a browser, or '*'; may be repeated")
@@ -50,23 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     return serve(settings, host=arguments.host, port=arguments.port, workers=arguments.workers)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
 def _size(text: str) -> int:
     units = {"k": 10**3, "m": 10**6, "g": 10**9}
     unit = units.get(text[-1:].lower(), 1)
-    return _count(text[:-1] if unit > 1 else text) * unit
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
+    return count(text[:-1] if unit > 1 else text) * unit

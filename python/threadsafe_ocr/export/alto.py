@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
 
 from threadsafe_ocr.result import OcrResult, TextLine
-from threadsafe_ocr.words import Word
+from threadsafe_ocr.words import Word, joined
 
 # Degrees clockwise, by the corner at which the reader begins.
 _ANGLES = (0, 90, 180, 270)
@@ -44,10 +44,7 @@ def _block(line: TextLine, mark: str) -> str:
     turned = f' ROTATION="{angle}"' if angle else ""
     points = " ".join(f"{round(x)},{round(y)}" for x, y in line.polygon.tolist())
     shape = f'<Shape><Polygon POINTS="{points}"/></Shape>'
-    end, words = 0, ""
-    for index, word in enumerate(line.words, 1):
-        words += "<SP/>" * (word.start > end > 0) + _word(word, f"{mark}_{index}")
-        end = word.end
+    words = joined(line.words, "<SP/>", lambda number, word: _word(word, f"{mark}_{number}"))
     return f'<TextBlock ID="block_{mark}" {place}{turned}>{shape}<TextLine ID="line_{mark}" {place}>{shape}{words}</TextLine></TextBlock>'
 
 

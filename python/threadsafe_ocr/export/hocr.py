@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 
 from threadsafe_ocr.result import OcrResult, TextLine
-from threadsafe_ocr.words import Word
+from threadsafe_ocr.words import Word, joined
 
 # Degrees against the clock, by the corner at which the reader begins.
 _ANGLES = (0, 270, 180, 90)
@@ -36,10 +36,7 @@ def _page(page: OcrResult, number: int, name: str) -> str:
 def _line(line: TextLine, mark: str) -> str:
     angle = _ANGLES[line.first_corner]
     turned = f"; textangle {angle}" if angle else ""
-    end, words = 0, ""
-    for index, word in enumerate(line.words, 1):
-        words += " " * (word.start > end > 0) + _word(word, f"{mark}_{index}")
-        end = word.end
+    words = joined(line.words, " ", lambda number, word: _word(word, f"{mark}_{number}"))
     return f'<span class="ocr_line" id="line_{mark}" title="{_box(line.box)}{turned}">{words}</span>'
 
 
