@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import textwrap
@@ -24,6 +25,9 @@ LINES = sorted((PAGES / "rec_lines").glob("*.png"))
 TEXT = r"\mynumber = \mydimen"
 
 Run = Callable[..., str]
+
+# Where the tests run in a shell's background, as under nohup, SIGINT is ignored, and so it would be in every process they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def key(page: OcrResult) -> list[tuple[str, float, bytes]]:
