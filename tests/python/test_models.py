@@ -161,9 +161,11 @@ def test_a_get_that_is_cut_short_leaves_no_set_behind(published: Path, cache: Pa
         assert process.stderr.readline() == "downloading some-weights 1.0 with pip\n"
         os.killpg(process.pid, sent)
         code = process.wait(20)
+        said = process.stderr.read()
     assert code == (130 if sent == signal.SIGINT else -signal.SIGKILL)
     assert not (cache / "copy").exists()
     if sent == signal.SIGINT:
+        assert said == "threadsafe-ocr: interrupted; nothing of copy was kept\n"
         assert nothing_in(cache)
     else:  # what a killed one left is swept away once it is old
         old = time.time() - 2 * model_sets.DAY

@@ -67,8 +67,11 @@ def show(_: argparse.Namespace) -> int:
 def get(arguments: argparse.Namespace) -> int:
     """Downloads."""
     for name in arguments.names:
-        place = model_sets.get(name, wheels=arguments.wheels, say=lambda message: print(message, file=sys.stderr))
-        print(place)
+        try:
+            print(model_sets.get(name, wheels=arguments.wheels, say=lambda message: print(message, file=sys.stderr)))
+        except KeyboardInterrupt:
+            print(f"threadsafe-ocr: interrupted; nothing of {name} was kept", file=sys.stderr)
+            raise
     return 0
 
 
