@@ -1,7 +1,7 @@
 // The promise, seen: the same page fifty times at once, and every answer compared with the one read alone, character by character.
 
 import * as api from "./api.js";
-import { number, text } from "./text.js";
+import { kindOf, number, text } from "./text.js";
 
 const TOTAL = 50;
 const $ = (selector) => document.querySelector(selector);
@@ -17,7 +17,7 @@ export async function fire(file, say) {
   try {
     alone = await (await api.read(file)).text();
   } catch (error) {
-    say(text("fifty_failed", { failed: 1, total: 1, why: error.message }));
+    say(text("fifty_failed", { failed: 1, total: 1, why: text(kindOf(error)) }));
     return counts;
   }
   const start = performance.now();
@@ -34,7 +34,7 @@ export async function fire(file, say) {
         cell.className = same ? "same" : "other";
       } catch (error) {
         counts.failed += 1;
-        counts.why = error.message;
+        counts.why = text(kindOf(error));
         cell.className = "failed";
       }
       counts.done += 1;

@@ -7,7 +7,7 @@ import { fire } from "./fifty.js";
 import * as lines from "./lines.js";
 import * as live from "./live.js";
 import * as sheet from "./sheet.js";
-import { knows, number, setLanguage, text, translate } from "./text.js";
+import { kindOf, number, setLanguage, text, translate } from "./text.js";
 
 const $ = (selector) => document.querySelector(selector);
 const NOTHING = { lines: [], width: 1, height: 1 };
@@ -34,6 +34,7 @@ async function read(file, password = "") {
   const reading = new AbortController();
   Object.assign(state, { file, password, pages: [], count: 1, at: 0, hovered: null, chosen: null, reading });
   enable();
+  $("#answers").hidden = true;
   const start = performance.now();
   const own = await files.shown(file);
   if (reading !== state.reading) return;
@@ -55,7 +56,7 @@ async function read(file, password = "") {
     if (reading !== state.reading) return;
     work(null);
     if (error.name === "AbortError") stopped();
-    else await explain(error, file);
+    else await explain(error, (given = password) => read(file, given));
   } finally {
     if (reading === state.reading) {
       state.reading = null;
@@ -108,9 +109,10 @@ function enable() {
 
 // ---- what went wrong
 
-async function explain(error, file) {
+// again: does what failed once more, if asked with a password.
+async function explain(error, again) {
   console.warn(error);
-  const kind = knows(error.kind ?? "") ? error.kind : "other";
+  const kind = kindOf(error);
   const button = (key, action) => {
     const made = Object.assign(document.createElement("button"), { type: "button", textContent: text(key) });
     made.addEventListener("click", action);
@@ -118,22 +120,22 @@ async function explain(error, file) {
   };
   const part = (tag, content, name = "") => Object.assign(document.createElement(tag), { textContent: content, className: name });
   const buttons = part("p", "", "buttons");
-  if (kind === "PasswordError") buttons.append(button("go_on", () => withPassword(file)));
-  else if (file) buttons.append(button("again", () => read(file, state.password)));
+  if (kind === "PasswordError") buttons.append(button("go_on", () => withPassword(again)));
+  else buttons.append(button("again", () => again()));
   buttons.append(button("another", files.choose));
   const request = error.request ? [part("p", text("request", { id: error.request }), "small")] : [];
-  const detail = error.message && kind !== "Offline" ? [part("p", error.message, "detail")] : [];
+  const detail = error.message && error.status !== 0 ? [part("p", error.message, "detail")] : [];
   $("#problem").replaceChildren(part("h2", text(kind)), part("p", text(`${kind}_hint`)), ...detail, buttons, ...request);
   $("#problem").hidden = false;
   // What was read before it went wrong stays.
   if (!state.pages.length) view("problem");
   say(text(kind));
-  if (kind === "PasswordError" && !state.password) await withPassword(file);
+  if (kind === "PasswordError" && !state.password) await withPassword(again);
 }
 
-async function withPassword(file) {
+async function withPassword(again) {
   const password = await askPassword();
-  if (password) read(file, password);
+  if (password) await again(password);
 }
 
 // ---- pages and lines
@@ -183,6 +185,7 @@ function search() {
   const query = $("#search").value;
   const found = lines.find(page(), query);
   lines.filter(page(), query, found);
+  if (found && !found.has(state.chosen)) state.chosen = null;
   $("#found").textContent = found ? text("found", { count: number(found.size, 0), total: number(page().lines.length, 0) }) : "";
   $("#empty").hidden = page().lines.length > 0;
   $("#empty").textContent = text(state.pages.length ? "blank" : "nothing_yet");
@@ -221,12 +224,13 @@ async function copyAll() {
 }
 
 async function download(format) {
+  $("#problem").hidden = true;
   const name = `${state.file.name.replace(/\.\w+$/, "")}.${format}`;
   try {
     files.save(await content(format, name), name);
     say(text("downloaded", { name }));
   } catch (error) {
-    await explain(error, state.file);
+    await explain(error, () => download(format));
   }
 }
 
@@ -263,13 +267,14 @@ files.listen({
   },
   onError: (error) => say(text("no_camera", { why: error.message })),
 });
-$("#sample").addEventListener("click", async () => {
+async function readSample() {
   try {
     await read(await api.sample());
   } catch (error) {
-    await explain(error, null);
+    await explain(error, readSample);
   }
-});
+}
+$("#sample").addEventListener("click", readSample);
 $("#cancel").addEventListener("click", () => state.reading?.abort());
 $("#search").addEventListener("input", () => {
   search();
