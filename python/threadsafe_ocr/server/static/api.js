@@ -22,9 +22,9 @@ async function once(path, body, signal) {
   }
 }
 
-// A browser says of a folder, and of a file that was changed since it was chosen, what it says of a server that is gone.
+// A browser says of a folder, and of a file that is gone since it was chosen, what it says of a server that is gone.
 async function opens(file) {
-  return !file || file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+  return !file || file.slice(0, 1).arrayBuffer().then((byte) => byte.byteLength === 1, () => false);
 }
 
 // The answer; asks for a key where one is needed, unless it is to be quiet.
