@@ -238,6 +238,13 @@ export function number(value, digits = 1) {
   return value.toLocaleString(current === "zh" ? "zh-CN" : "en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
 }
 
+// The sentence as what the element says, in another language too.
+export function put(element, key, values) {
+  element.dataset.text = key;
+  element.values = values;
+  element.textContent = text(key, values);
+}
+
 // Tells everybody who has made sentences to make them anew.
 export function setLanguage(language) {
   current = language;
@@ -248,7 +255,7 @@ export function setLanguage(language) {
 
 export function translate() {
   document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
-  for (const element of document.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
+  for (const element of document.querySelectorAll("[data-text]")) put(element, element.dataset.text, element.values);
   for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", text(element.dataset.label));
   for (const element of document.querySelectorAll("[data-title]")) element.title = text(element.dataset.title);
   for (const element of document.querySelectorAll("[data-hint]")) element.placeholder = text(element.dataset.hint);
