@@ -18,8 +18,13 @@ async function once(path, body, signal) {
     return await fetch(address(path), { method: body ? "POST" : "GET", body, headers, signal, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem(0, "Offline", error.message);
+    throw new Problem(0, (await opens(body?.get("file"))) ? "Offline" : "UnreadableFile", error.message);
   }
+}
+
+// A browser says of a folder, and of a file that is gone since it was chosen, what it says of a server that is gone.
+async function opens(file) {
+  return !file || file.slice(0, 1).arrayBuffer().then((byte) => byte.byteLength === 1, () => false);
 }
 
 // The answer; asks for a key where one is needed, unless it is to be quiet.

@@ -47,8 +47,10 @@ export function listen({ onFiles, onError }) {
   });
 }
 
-// An address of the picture where the browser can show it, else null.
+// An address of the picture where the browser can show all of it, else null.
 export async function shown(file) {
+  // Of a document Safari shows the first page.
+  if (/(pdf|tiff?)$/i.test(file.type || file.name)) return null;
   const url = URL.createObjectURL(file);
   const image = new Image();
   image.src = url;

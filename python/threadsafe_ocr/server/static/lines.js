@@ -33,7 +33,7 @@ export function show(page) {
 function row(line, index) {
   const item = document.createElement("li");
   item.dataset.index = index;
-  const words = Object.assign(document.createElement("span"), { className: "words", textContent: line.text });
+  const words = Object.assign(document.createElement("span"), { className: "words", dir: "auto", textContent: line.text });
   const score = Object.assign(document.createElement("span"), { className: `score ${rank(line.score)}`, textContent: percent(line.score) });
   const button = Object.assign(document.createElement("button"), { type: "button", className: "line", tabIndex: -1 });
   button.append(words, score);

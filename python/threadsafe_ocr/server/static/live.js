@@ -9,7 +9,7 @@ const [BUSY, IDLE, SHOWN] = [500, 2000, 60];
 
 let before = null;
 let up = null;
-const rates = [];
+const rates = Array(SHOWN).fill(0);
 
 export async function watch() {
   for (;;) {
@@ -39,7 +39,7 @@ function show(stats) {
   $("#live-batch").textContent = mean ? number(mean) : "–";
   const rate = last ? (1000 * (now.answered - last.answered)) / (now.at - last.at) : 0;
   rates.push(rate);
-  if (rates.length > SHOWN) rates.shift();
+  rates.shift();
   $("#live-throughput").textContent = number(rate);
   draw();
   const { p50, p99 } = stats.seconds ?? {};
@@ -48,7 +48,7 @@ function show(stats) {
 
 function draw() {
   const top = Math.max(...rates, 1);
-  const points = rates.map((rate, index) => `${120 - (rates.length - 1 - index) * (120 / (SHOWN - 1))} ${30 - (28 * rate) / top}`);
+  const points = rates.map((rate, index) => `${(120 * index) / (SHOWN - 1)} ${30 - (28 * rate) / top}`);
   $("#spark path").setAttribute("d", `M${points.join("L")}`);
 }
 

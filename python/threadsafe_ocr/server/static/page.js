@@ -7,7 +7,7 @@ import { fire } from "./fifty.js";
 import * as lines from "./lines.js";
 import * as live from "./live.js";
 import * as sheet from "./sheet.js";
-import { knows, number, setLanguage, text, translate } from "./text.js";
+import { kindOf, number, put, setLanguage, text, translate } from "./text.js";
 
 const $ = (selector) => document.querySelector(selector);
 const NOTHING = { lines: [], width: 1, height: 1 };
@@ -17,9 +17,7 @@ const state = { file: null, password: "", pages: [], count: 1, at: 0, hovered: n
 
 const page = () => state.pages[state.at] ?? NOTHING;
 
-function say(words) {
-  $("#status").textContent = words;
-}
+const say = (key, values) => put($("#status"), key, values);
 
 function view(name) {
   for (const id of ["welcome", "problem"]) $(`#${id}`).hidden = id !== name;
@@ -34,11 +32,12 @@ async function read(file, password = "") {
   const reading = new AbortController();
   Object.assign(state, { file, password, pages: [], count: 1, at: 0, hovered: null, chosen: null, reading });
   enable();
+  $("#answers").hidden = true;
   const start = performance.now();
   const own = await files.shown(file);
   if (reading !== state.reading) return;
   $("#name").textContent = file.name;
-  work(text("sending", { name: file.name }));
+  work("sending", { name: file.name });
   renderPages();
   show();
   if (own) sheet.showPicture(own, file.name);
@@ -50,12 +49,12 @@ async function read(file, password = "") {
       if (reading !== state.reading) return;
       add(got, count, own);
     }
-    say(finished((performance.now() - start) / 1000));
+    sayFinished((performance.now() - start) / 1000);
   } catch (error) {
     if (reading !== state.reading) return;
     work(null);
     if (error.name === "AbortError") stopped();
-    else await explain(error, file);
+    else await explain(error, (given = password) => read(file, given));
   } finally {
     if (reading === state.reading) {
       state.reading = null;
@@ -76,27 +75,27 @@ function add(got, count, own) {
     show();
   }
   renderPages();
-  if (count > 1) work(text("reading", { number: Math.min(state.pages.length + 1, count), count }), state.pages.length / count);
+  if (count > 1) work("reading", { number: Math.min(state.pages.length + 1, count), count }, state.pages.length / count);
 }
 
-function finished(seconds) {
+function sayFinished(seconds) {
   const total = state.pages.reduce((sum, one) => sum + one.lines.length, 0);
   const values = { lines: number(total, 0), pages: number(state.pages.length, 0), seconds: number(seconds) };
-  return text(state.pages.length > 1 ? "done_pages" : "done", values);
+  say(state.pages.length > 1 ? "done_pages" : "done", values);
 }
 
 function stopped() {
-  say(text("cancelled"));
+  say("cancelled");
   if (!state.pages.length) view("welcome");
 }
 
-// share: 0 to 1, or nothing where it is not known yet. words: null when it is over.
-function work(words, share) {
-  $("#working").hidden = words === null;
-  $("#stage").classList.toggle("busy", words !== null);
-  if (words === null) return;
-  say(words);
-  $("#working-text").textContent = words;
+// share: 0 to 1, or nothing where it is not known yet. key: null when it is over.
+function work(key, values, share) {
+  $("#working").hidden = key === null;
+  $("#stage").classList.toggle("busy", key !== null);
+  if (key === null) return;
+  say(key, values);
+  put($("#working-text"), key, values);
   if (share === undefined) $("#progress").removeAttribute("value");
   else $("#progress").value = share;
 }
@@ -108,32 +107,39 @@ function enable() {
 
 // ---- what went wrong
 
-async function explain(error, file) {
+// again: does what failed once more, if asked with a password.
+async function explain(error, again) {
   console.warn(error);
-  const kind = knows(error.kind ?? "") ? error.kind : "other";
+  const kind = kindOf(error);
   const button = (key, action) => {
-    const made = Object.assign(document.createElement("button"), { type: "button", textContent: text(key) });
+    const made = part("button", "", key);
+    made.type = "button";
     made.addEventListener("click", action);
     return made;
   };
-  const part = (tag, content, name = "") => Object.assign(document.createElement(tag), { textContent: content, className: name });
-  const buttons = part("p", "", "buttons");
-  if (kind === "PasswordError") buttons.append(button("go_on", () => withPassword(file)));
-  else if (file) buttons.append(button("again", () => read(file, state.password)));
+  const part = (tag, name, key, values) => {
+    const made = Object.assign(document.createElement(tag), { className: name });
+    if (key) put(made, key, values);
+    return made;
+  };
+  const buttons = part("p", "buttons");
+  if (kind === "PasswordError") buttons.append(button("go_on", () => withPassword(again)));
+  else buttons.append(button("again", () => again()));
   buttons.append(button("another", files.choose));
-  const request = error.request ? [part("p", text("request", { id: error.request }), "small")] : [];
-  const detail = error.message && kind !== "Offline" ? [part("p", error.message, "detail")] : [];
-  $("#problem").replaceChildren(part("h2", text(kind)), part("p", text(`${kind}_hint`)), ...detail, buttons, ...request);
+  const detail = part("p", "detail");
+  detail.textContent = error.status === 0 ? "" : error.message;
+  const request = error.request ? [part("p", "small", "request", { id: error.request })] : [];
+  $("#problem").replaceChildren(part("h2", "", kind), part("p", "", `${kind}_hint`), detail, buttons, ...request);
   $("#problem").hidden = false;
   // What was read before it went wrong stays.
   if (!state.pages.length) view("problem");
-  say(text(kind));
-  if (kind === "PasswordError" && !state.password) await withPassword(file);
+  say(kind);
+  if (kind === "PasswordError" && !state.password) await withPassword(again);
 }
 
-async function withPassword(file) {
+async function withPassword(again) {
   const password = await askPassword();
-  if (password) read(file, password);
+  if (password) await again(password);
 }
 
 // ---- pages and lines
@@ -183,6 +189,7 @@ function search() {
   const query = $("#search").value;
   const found = lines.find(page(), query);
   lines.filter(page(), query, found);
+  if (found && !found.has(state.chosen)) state.chosen = null;
   $("#found").textContent = found ? text("found", { count: number(found.size, 0), total: number(page().lines.length, 0) }) : "";
   $("#empty").hidden = page().lines.length > 0;
   $("#empty").textContent = text(state.pages.length ? "blank" : "nothing_yet");
@@ -209,7 +216,7 @@ function select(index, reveal) {
 
 async function copyLine(index) {
   const words = page().lines[index].text;
-  say(text((await files.copy(words)) ? "copied" : "copy_failed", { text: words }));
+  say((await files.copy(words)) ? "copied" : "copy_failed", { text: words });
 }
 
 // ---- all of it
@@ -217,16 +224,17 @@ async function copyLine(index) {
 const textOf = () => state.pages.map((one) => one.text).join("\n\n");
 
 async function copyAll() {
-  say(text((await files.copy(textOf())) ? "copied_all" : "copy_failed"));
+  say((await files.copy(textOf())) ? "copied_all" : "copy_failed");
 }
 
 async function download(format) {
+  $("#problem").hidden = true;
   const name = `${state.file.name.replace(/\.\w+$/, "")}.${format}`;
   try {
     files.save(await content(format, name), name);
-    say(text("downloaded", { name }));
+    say("downloaded", { name });
   } catch (error) {
-    await explain(error, state.file);
+    await explain(error, () => download(format));
   }
 }
 
@@ -237,18 +245,13 @@ async function content(format, name) {
     const pages = state.pages.map(({ file: _file, url: _url, ...told }) => told);
     return new Blob([JSON.stringify({ pages }, null, 1)], { type: "application/json" });
   }
-  say(text("writing", { name }));
+  say("writing", { name });
   return (await api.read(state.file, { format, ...(state.password ? { password: state.password } : {}) })).blob();
 }
 
 async function fifty() {
   $("#fifty").disabled = true;
-  // In between the numbers change too often to be read out.
-  const tell = (words) => {
-    $("#answers-text").textContent = words;
-    say(words);
-  };
-  await fire(page().file, tell).finally(() => ($("#fifty").disabled = false));
+  await fire(page().file, say).finally(() => ($("#fifty").disabled = false));
 }
 
 // ---- beginning
@@ -259,17 +262,18 @@ lines.listen({ ...heard, onSelect: (index) => select(index, sheet.reveal) });
 files.listen({
   onFiles: async ([first, ...others]) => {
     await read(first);
-    if (others.length) say(text("one_only"));
+    if (others.length) say("one_only");
   },
-  onError: (error) => say(text("no_camera", { why: error.message })),
+  onError: (error) => say("no_camera", { why: error.message }),
 });
-$("#sample").addEventListener("click", async () => {
+async function readSample() {
   try {
     await read(await api.sample());
   } catch (error) {
-    await explain(error, null);
+    await explain(error, readSample);
   }
-});
+}
+$("#sample").addEventListener("click", readSample);
 $("#cancel").addEventListener("click", () => state.reading?.abort());
 $("#search").addEventListener("input", () => {
   search();

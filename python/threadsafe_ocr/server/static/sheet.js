@@ -60,7 +60,8 @@ export function mark({ hovered, chosen, found }) {
     box.classList.toggle("found", found?.has(index) ?? false);
     box.classList.toggle("dimmed", found !== null && !found.has(index));
   });
-  const shown = hovered ?? chosen;
+  // What was clicked stays, so that the pointer can go over other lines to the card.
+  const shown = chosen ?? hovered;
   card.hidden = shown === null;
   if (shown !== null) fill(shown, shown === chosen);
 }
@@ -83,9 +84,10 @@ function fill(index, pinned) {
   card.style.right = right ? `${Math.max(100 - (100 * line.box[2]) / width, 0)}%` : "auto";
 }
 
-// So that the line is seen.
+// So that the line is seen, and its card.
 export function reveal(index) {
   boxes.children[index]?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  card.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
 function resize(to) {

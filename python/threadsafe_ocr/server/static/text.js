@@ -77,7 +77,9 @@ export const TEXTS = {
     no_camera: "The camera cannot be used: {why}",
     request: "Request {id}",
     Offline: "The server cannot be reached",
-    Offline_hint: "It may have been stopped, or the network is gone. What is on this page stays.",
+    Offline_hint: "It may have been stopped, or the network is gone.",
+    UnreadableFile: "The file cannot be opened",
+    UnreadableFile_hint: "It was moved or changed, or it is a folder. Choose it again.",
     UnsupportedMediaType: "This file cannot be read",
     UnsupportedMediaType_hint: "Give a JPEG, PNG, WebP, TIFF, BMP, GIF or PDF.",
     InvalidImageError: "The file is damaged",
@@ -86,6 +88,10 @@ export const TEXTS = {
     PasswordError_hint: "It can be read with its password.",
     UploadTooLarge: "The file is too large",
     UploadTooLarge_hint: "This server takes no files of that size.",
+    UploadTimeout: "The upload took too long",
+    UploadTimeout_hint: "The network is slow or was interrupted.",
+    TooManyPixels: "The image is too large",
+    TooManyPixels_hint: "It has more pixels than this server takes. Make it smaller.",
     TooManyPages: "The document has too many pages",
     TooManyPages_hint: "Split it, or ask whoever runs this server for more.",
     OverloadedError: "The server is busy",
@@ -126,10 +132,10 @@ export const TEXTS = {
     done_pages: "{pages} 页共识别出 {lines} 行，用时 {seconds} 秒",
     blank: "这一页没有文字。",
     one_only: "一次只能识别一个文件，已选第一个。",
-    legend: "识别的把握",
-    good: "有把握",
-    fair: "较有把握",
-    low: "没把握",
+    legend: "置信度",
+    good: "置信度高",
+    fair: "置信度中",
+    low: "置信度低",
     zoom: "大小",
     zoom_in: "放大",
     zoom_out: "缩小",
@@ -148,7 +154,7 @@ export const TEXTS = {
     download: "下载",
     searchable: "可搜索的 PDF",
     downloaded: "{name} 已就绪",
-    score: "把握 {score} %",
+    score: "置信度 {score} %",
     picture: "{name}，第 {number} 页",
     live: "服务器",
     up: "运行中",
@@ -156,9 +162,9 @@ export const TEXTS = {
     queue: "队列",
     batch: "批大小",
     throughput: "每秒页数",
-    latency: "延迟，中位数 / 99 %",
+    latency: "延迟（中位数 / 99 %）",
     seconds: "{value} 秒",
-    fifty: "发出 50 个请求",
+    fifty: "发送 50 个请求",
     fifty_title: "把这一页同时发送 50 次并比较结果",
     fifty_alone: "先单独识别一次 …",
     fifty_running: "已有 {done} / {total} 个结果，{same} 个与单独识别的相同 …",
@@ -177,7 +183,9 @@ export const TEXTS = {
     no_camera: "无法使用摄像头：{why}",
     request: "请求 {id}",
     Offline: "无法连接服务器",
-    Offline_hint: "服务器可能已停止，或网络已断开。页面上的内容仍在。",
+    Offline_hint: "服务器可能已停止，或网络已断开。",
+    UnreadableFile: "无法打开文件",
+    UnreadableFile_hint: "文件已被移动或修改，或者是文件夹。请重新选择。",
     UnsupportedMediaType: "无法识别此文件",
     UnsupportedMediaType_hint: "请提供 JPEG、PNG、WebP、TIFF、BMP、GIF 或 PDF。",
     InvalidImageError: "文件已损坏",
@@ -186,6 +194,10 @@ export const TEXTS = {
     PasswordError_hint: "输入密码后即可识别。",
     UploadTooLarge: "文件太大",
     UploadTooLarge_hint: "此服务器不接受这么大的文件。",
+    UploadTimeout: "上传用时太长",
+    UploadTimeout_hint: "网络太慢或曾中断。",
+    TooManyPixels: "图片太大",
+    TooManyPixels_hint: "像素数超过此服务器的上限。请缩小后再试。",
     TooManyPages: "文档页数太多",
     TooManyPages_hint: "请拆分文档，或请管理员提高上限。",
     OverloadedError: "服务器正忙",
@@ -216,12 +228,21 @@ export function text(key, values = {}) {
   return TEXTS[current][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-export function knows(key) {
-  return key in TEXTS[current];
+// The key of the sentence that says what went wrong.
+export function kindOf(error) {
+  if (error.kind === "InvalidImageError" && error.status === 413) return "TooManyPixels";
+  return error.kind in TEXTS[current] ? error.kind : "other";
 }
 
 export function number(value, digits = 1) {
   return value.toLocaleString(current === "zh" ? "zh-CN" : "en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
+}
+
+// The sentence as what the element says, in another language too.
+export function put(element, key, values) {
+  element.dataset.text = key;
+  element.values = values;
+  element.textContent = text(key, values);
 }
 
 // Tells everybody who has made sentences to make them anew.
@@ -234,7 +255,7 @@ export function setLanguage(language) {
 
 export function translate() {
   document.documentElement.lang = current === "zh" ? "zh-CN" : "en";
-  for (const element of document.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
+  for (const element of document.querySelectorAll("[data-text]")) put(element, element.dataset.text, element.values);
   for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", text(element.dataset.label));
   for (const element of document.querySelectorAll("[data-title]")) element.title = text(element.dataset.title);
   for (const element of document.querySelectorAll("[data-hint]")) element.placeholder = text(element.dataset.hint);
