@@ -1,8 +1,11 @@
-"""`threadsafe-ocr serve` under load. usage: serve.py [--seconds S] [--rounds N]
+"""`threadsafe-ocr serve` under load. usage: serve.py [--parts PART...] [--seconds S] [--rounds N]
 
-First its throughput against that of the bare engine, in turns, each with the same 16 threads in closed loop; then 256 clients: answers
-compared with those of the engine, statuses counted, latency and the server's memory. Between them: what clients that hang up cost the
-others. Clients and server share the machine's cores.
+The parts, all of them by default; clients and server share the machine's cores:
+
+start   seconds from the process's start until it is ready, and those of them that imports take
+engine  throughput against that of the bare engine, in turns, each with the same 16 threads in closed loop
+leave   clients that hang up: how soon their work stops, and what they cost the others
+many    256 clients: answers compared with those of the engine, statuses counted, latency and the server's memory
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ import numpy as np
 import pages
 
 from threadsafe_ocr import ThreadSafeOCR
+from threadsafe_ocr.server.service import QUEUE_PER_CORE
 
+PARTS = ("start", "engine", "leave", "many")
 CLIENTS, MANY = 16, 256
 HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="page"\r\n\r\n'
 HEADERS = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -44,21 +49,23 @@ def server(*flags: str) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-m", "threadsafe_ocr.cli", "serve", "--port", str(port), "--timeout", "600", *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while get(port, "/readyz") != 200:
-            time.sleep(0.1)
+        while get(port, "/readyz")[0] != 200:
+            time.sleep(0.02)
         yield port, process.pid
     finally:
         process.terminate()
         print(f"the server ended with {process.wait(60)}")
 
 
-def get(port: int, path: str) -> int:
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """Its status, 0 while nobody listens, and what it says."""
     try:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         connection.request("GET", path)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except OSError:
-        return 0
+        return 0, b""
 
 
 class Client:
@@ -156,8 +163,11 @@ def many(contents: list[bytes], seconds: float) -> None:
         done.set()
         watcher.join()
     p50, p99 = np.percentile(right, [50, 99])
-    print(f"{MANY} clients, {seconds:.0f} s: {dict(statuses)}, {wrong[0]} wrong answers, {len(right) / seconds:.2f} pages/s")
-    print(f"p50 {p50:.2f} s, p99 {p99:.2f} s; memory in MB {[round(value) for value in memory]}")
+    rate = len(right) / seconds
+    print(f"{MANY} clients, {seconds:.0f} s: {dict(statuses)}, {wrong[0]} wrong answers, {rate:.2f} pages/s")
+    # Whoever is let in finds at most a full queue before them.
+    print(f"p50 {p50:.2f} s, p99 {p99:.2f} s, a full queue {QUEUE_PER_CORE * measure.cores() / rate:.2f} s", flush=True)
+    print(f"memory in MB {[round(value) for value in memory]}")
 
 
 def stay(port: int, number: int, bodies: list[bytes], end: float, took: list[float]) -> None:
@@ -171,15 +181,44 @@ def stay(port: int, number: int, bodies: list[bytes], end: float, took: list[flo
 
 def leave(port: int, number: int, bodies: list[bytes], end: float, _: list[float]) -> None:
     """A client that is gone when its page is begun."""
-    content = bodies[number % len(bodies)]
-    head = f"POST /v1/read HTTP/1.1\r\nHost: x\r\nContent-Type: {HEADERS['Content-Type']}\r\nContent-Length: {len(content)}\r\n\r\n"
     while time.perf_counter() < end:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.sendall(head.encode() + content)
+        with begun(port, bodies[number % len(bodies)]):
             time.sleep(0.25)
 
 
-def hanging_up(contents: list[bytes], seconds: float) -> None:
+@contextmanager
+def begun(port: int, content: bytes) -> Iterator[None]:
+    """A request whose client hangs up at the end."""
+    head = f"POST /v1/read HTTP/1.1\r\nHost: x\r\nContent-Type: {HEADERS['Content-Type']}\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(head.encode() + content)
+        yield
+
+
+def stopping(content: bytes, times: int) -> None:
+    """Whole pages, alone: a run of a network goes on for how long when nobody waits for it?"""
+
+    def busy(port: int) -> int:
+        engine = json.loads(get(port, "/v1/stats")[1])["engine"]
+        return int(engine["running"]) + int(engine["waiting_items"])
+
+    took = []
+    with server() as (port, _):
+        Client(port).read(body(content))
+        run = json.loads(get(port, "/v1/stats")[1])["engine"]["inference_seconds"]["detection"]["mean"]
+        for number in range(times):
+            with begun(port, body(content)):
+                while not busy(port):
+                    time.sleep(0.01)
+                time.sleep(number / times * run)
+            gone = time.perf_counter()
+            while busy(port):
+                time.sleep(0.005)
+            took.append(time.perf_counter() - gone)
+    print(f"{times} pages hung up while detected on, {run:.2f} s a run: their work stopped within {max(took):.2f} s", flush=True)
+
+
+def leaving(contents: list[bytes], seconds: float) -> None:
     """What half of the clients wait when the others are not there, hang up, or wait too."""
     bodies, half = [body(content) for content in contents], CLIENTS // 2
     for name, other in (("absent", None), ("hang up", leave), ("wait too", stay)):
@@ -197,16 +236,37 @@ def hanging_up(contents: list[bytes], seconds: float) -> None:
         print(f"{half} clients, {half} others {name}: p50 {p50:.2f} s, p99 {p99:.2f} s, {len(took) / seconds:.2f} pages/s", flush=True)
 
 
+def starting(times: int) -> None:
+    """Medians, after a first start that reads the files."""
+    until_ready, imports = [], []
+    for _ in range(times + 1):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import threadsafe_ocr.server.run"], check=True)
+        imports.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        with server():
+            until_ready.append(time.perf_counter() - begin)
+    ready, imported = (float(np.median(each[1:])) for each in (until_ready, imports))
+    print(f"ready {ready:.2f} s after the start, {imported:.2f} s of it for imports", flush=True)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print(f"{measure.cores()} cores, {measure.processor()}")
     contents = [pages.encoded(piece, "png") for piece in pages.pieces()]
-    against_the_engine(contents, arguments.seconds, arguments.rounds)
-    hanging_up(contents, arguments.seconds)
-    many(contents, 5 * arguments.seconds)
+    if "start" in arguments.parts:
+        starting(arguments.rounds)
+    if "engine" in arguments.parts:
+        against_the_engine(contents, arguments.seconds, arguments.rounds)
+    if "leave" in arguments.parts:
+        stopping(pages.names()[0].read_bytes(), 10 * arguments.rounds)
+        leaving(contents, arguments.seconds)
+    if "many" in arguments.parts:
+        many(contents, 5 * arguments.seconds)
 
 
 if __name__ == "__main__":
