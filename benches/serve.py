@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import http.client
+import itertools
 import json
 import socket
 import subprocess
@@ -81,19 +82,19 @@ class Client:
 
 
 def closed_loop(clients: int, seconds: float, ask: Callable[[], Callable[[int], None]]) -> tuple[float, list[float]]:
-    """Calls a second, and what each took."""
+    """Calls a second, and what each took; the calls are numbered in their order, so that every page has its share."""
     took: list[float] = []
+    numbers = itertools.count()
     start = time.perf_counter()
 
-    def client(number: int) -> None:
+    def client() -> None:
         call = ask()
         while time.perf_counter() - start < seconds:
             begun = time.perf_counter()
-            call(number)
+            call(next(numbers))
             took.append(time.perf_counter() - begun)
-            number += clients
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -102,31 +103,35 @@ def closed_loop(clients: int, seconds: float, ask: Callable[[], Callable[[int], 
 
 
 def against_the_engine(contents: list[bytes], seconds: float, rounds: int) -> None:
+    """In short turns, since the machine's own speed changes."""
     bodies = [body(content) for content in contents]
-    rates: dict[str, list[float]] = {"engine": [], "http": []}
-    for _ in range(rounds):
-        with ThreadSafeOCR() as ocr:
-            ocr.warmup()
+    rates: list[tuple[float, float]] = []
+    with ThreadSafeOCR() as ocr, server() as (port, _):
 
-            def read(number: int, ocr: ThreadSafeOCR = ocr) -> None:
+        def engine() -> Callable[[int], None]:
+            def call(number: int) -> None:
                 ocr.read(contents[number % len(contents)])
 
-            rates["engine"].append(closed_loop(CLIENTS, seconds, lambda read=read: read)[0])
-        with server() as (port, _):
+            return call
 
-            def ask(port: int = port) -> Callable[[int], None]:
-                client = Client(port)
+        def over_http() -> Callable[[int], None]:
+            client = Client(port)
 
-                def call(number: int) -> None:
-                    status, _ = client.read(bodies[number % len(bodies)])
-                    assert status == 200, status
+            def call(number: int) -> None:
+                status, _ = client.read(bodies[number % len(bodies)])
+                assert status == 200, status
 
-                return call
+            return call
 
-            rates["http"].append(closed_loop(CLIENTS, seconds, ask)[0])
-        print({name: [round(rate, 2) for rate in found] for name, found in rates.items()}, flush=True)
-    engine, over_http = (float(np.median(rates[name])) for name in ("engine", "http"))
-    print(f"engine {engine:.2f} pages/s, over HTTP {over_http:.2f}: {over_http / engine:.3f}", flush=True)
+        for ask in (engine, over_http):
+            closed_loop(CLIENTS, 1, ask)  # unmeasured
+        for number in range(rounds):
+            turn = [engine, over_http] if number % 2 else [over_http, engine]
+            rate = {ask: closed_loop(CLIENTS, seconds, ask)[0] for ask in turn}
+            rates.append((rate[engine], rate[over_http]))
+    alone, served = np.median(rates, axis=0)
+    ratio = np.median([over / bare for bare, over in rates])
+    print(f"engine {alone:.2f} pages/s, over HTTP {served:.2f}; ratio of {rounds} turns {ratio:.3f}", flush=True)
 
 
 def many(contents: list[bytes], seconds: float) -> None:
@@ -170,19 +175,19 @@ def many(contents: list[bytes], seconds: float) -> None:
     print(f"memory in MB {[round(value) for value in memory]}")
 
 
-def stay(port: int, number: int, bodies: list[bytes], end: float, took: list[float]) -> None:
-    """A client that waits for its answers."""
+def stay(port: int, contents: Iterator[bytes], end: float, took: list[float]) -> None:
+    """A client that waits for its answers; `contents` are those of all such clients."""
     client = Client(port)
     while time.perf_counter() < end:
         begun = time.perf_counter()
-        assert client.read(bodies[number % len(bodies)])[0] == 200
+        assert client.read(next(contents))[0] == 200
         took.append(time.perf_counter() - begun)
 
 
-def leave(port: int, number: int, bodies: list[bytes], end: float, _: list[float]) -> None:
+def leave(port: int, contents: Iterator[bytes], end: float, _: list[float]) -> None:
     """A client that is gone when its page is begun."""
     while time.perf_counter() < end:
-        with begun(port, bodies[number % len(bodies)]):
+        with begun(port, next(contents)):
             time.sleep(0.25)
 
 
@@ -225,9 +230,9 @@ def leaving(contents: list[bytes], seconds: float) -> None:
         took: list[float] = []
         with server() as (port, _):
             end = time.perf_counter() + seconds
-            threads = [threading.Thread(target=stay, args=(port, number, bodies, end, took)) for number in range(half)]
-            if other:
-                threads += [threading.Thread(target=other, args=(port, number, bodies, end, [])) for number in range(half)]
+            clients = [stay] * half + ([other] * half if other else [])
+            each = {client: itertools.cycle(bodies) for client in clients}
+            threads = [threading.Thread(target=client, args=(port, each[client], end, took)) for client in clients]
             for thread in threads:
                 thread.start()
             for thread in threads:
@@ -261,7 +266,7 @@ def main() -> None:
     if "start" in arguments.parts:
         starting(arguments.rounds)
     if "engine" in arguments.parts:
-        against_the_engine(contents, arguments.seconds, arguments.rounds)
+        against_the_engine(contents, arguments.seconds / 4, 4 * arguments.rounds)
     if "leave" in arguments.parts:
         stopping(pages.names()[0].read_bytes(), 10 * arguments.rounds)
         leaving(contents, arguments.seconds)
