@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -65,6 +66,19 @@ pub struct TextLine {
     pub columns: f64,
 }
 
+/// What each step of a page took, one after the other: with its waits for workers, without the request's own for its permit.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Seconds {
+    /// Decoding, and what is done to a page before it is read.
+    pub decode: f64,
+    /// Finding lines, with a second look where there was one.
+    pub detection: f64,
+    /// Which lines are upside down.
+    pub orientation: f64,
+    /// Reading them.
+    pub recognition: f64,
+}
+
 /// What a request is answered with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OcrResult {
@@ -76,6 +90,8 @@ pub struct OcrResult {
     pub direction: Direction,
     /// In the reading order of that direction; of several inputs, in theirs.
     pub lines: Vec<TextLine>,
+    /// What it took.
+    pub seconds: Seconds,
 }
 
 impl OcrResult {
@@ -279,6 +295,7 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
     let mut images = Vec::with_capacity(inputs.len());
     let mut frames = Vec::with_capacity(inputs.len());
     let (mut width, mut height) = (0, 0);
+    let (mut seconds, mut since) = (Seconds::default(), Instant::now());
     for input in inputs {
         let image = decode(input, page.max_pixels)?;
         if images.is_empty() {
@@ -292,10 +309,15 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
     }
     permit.shrink(images.iter().map(|image| image.pixels().len()).sum());
     let Some(first) = images.first() else {
-        return Ok(OcrResult { width: 0, height: 0, direction: Direction::Right, lines: Vec::new() });
+        return Ok(OcrResult { width: 0, height: 0, direction: Direction::Right, lines: Vec::new(), seconds });
     };
+    seconds.decode = lap(&mut since);
     let found = if page.steps.detect { find_lines(page, first).await? } else { whole_lines(page, &images) };
-    let mut lines = read_lines(page, found).await?;
+    seconds.detection = lap(&mut since);
+    let opinions = opinions(page, &found).await?;
+    seconds.orientation = lap(&mut since);
+    let mut lines = read_lines(page, found, opinions).await?;
+    seconds.recognition = lap(&mut since);
     // One page has lines of its own number, lines by themselves have a frame each.
     for (line, frame) in lines.iter_mut().zip(frames.iter().cycle()) {
         line.quad = frame.as_ref().map_or(line.quad, |frame: &Frame| frame.back(&line.quad));
@@ -306,8 +328,14 @@ pub(crate) async fn read(page: &Page, inputs: Vec<Input>, permit: &mut Permit) -
     } else {
         Direction::Right
     };
-    let answer = OcrResult { width, height, direction, lines };
+    let answer = OcrResult { width, height, direction, lines, seconds };
     Ok(if page.options.orientation.upright { answer.upright() } else { answer })
+}
+
+/// Seconds since then, and from here on since now.
+fn lap(since: &mut Instant) -> f64 {
+    let now = Instant::now();
+    (now - std::mem::replace(since, now)).as_secs_f64()
 }
 
 /// Ready at the second poll.
@@ -451,10 +479,7 @@ fn recognition_cost(nets: &Nets, lines: &[Found]) -> f64 {
     lines.iter().map(|line| nets.reading_cost(line.width.pixels)).sum()
 }
 
-async fn read_lines(page: &Page, found: Vec<Found>) -> Result<Vec<TextLine>> {
-    let work = if page.steps.recognize { recognition_cost(&page.nets, &found) } else { 0.0 };
-    page.progress.set_work_left(work);
-    let opinions = opinions(page, &found, work).await?;
+async fn read_lines(page: &Page, found: Vec<Found>, opinions: Option<Vec<Opinion>>) -> Result<Vec<TextLine>> {
     let thresh = page.options.orientation.thresh;
     // The others take the classifier's word for each line; here lines vote, and are read again.
     let has_own_way = opinions.is_some() && page.options.numerics == Numerics::Paddle3;
@@ -551,8 +576,10 @@ async fn read_by(page: &Page, reader: &Reader, lines: &[(&Found, bool)]) -> Resu
 }
 
 /// What the classifier says of every line; none where nobody is to look.
-async fn opinions(page: &Page, found: &[Found], work: f64) -> Result<Option<Vec<Opinion>>> {
+async fn opinions(page: &Page, found: &[Found]) -> Result<Option<Vec<Opinion>>> {
     let nets = &page.nets;
+    let work = if page.steps.recognize { recognition_cost(nets, found) } else { 0.0 };
+    page.progress.set_work_left(work);
     let (true, Some(net)) = (page.options.orientation.enabled, &nets.cls) else { return Ok(None) };
     let shape = [orientation::WIDTH as u32, line::HEIGHT as u32];
     let items = found.iter().map(|line| {
@@ -601,7 +628,14 @@ mod tests {
             characters: Vec::new(),
             columns: 0.0,
         };
-        let page = OcrResult { width: 30, height: 100, direction: Direction::Down, lines: vec![line] }.upright();
+        let page = OcrResult {
+            width: 30,
+            height: 100,
+            direction: Direction::Down,
+            lines: vec![line],
+            seconds: Seconds::default(),
+        };
+        let page = page.upright();
         assert_eq!((page.width, page.height, page.lines[0].direction), (100, 30, Direction::Right));
         let upright = [(20.0, 10.0), (80.0, 10.0), (80.0, 20.0), (20.0, 20.0)].map(|(x, y)| Point { x, y });
         assert_eq!(page.lines[0].quad, Quad(upright));

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,17 @@ Raw = tuple[
     list[int],
     list[float],
     tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]],
+    tuple[float, float, float, float],
 ]
+
+
+class Seconds(NamedTuple):
+    """What each step of a page took, one after the other: with its waits for workers, from when the request was let in."""
+
+    decode: float
+    detection: float
+    orientation: float
+    recognition: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +111,8 @@ class OcrResult:
     """A page: its lines in reading order, and its size in pixels. A page without text has no lines.
 
     page_number: of a document's page, from 1. angle: by how many degrees the page was turned clockwise as it was given, 0, 90, 180 or 270,
-    as most of its text runs; with use_doc_orientation the lines are told as on the upright page.
+    as most of its text runs; with use_doc_orientation the lines are told as on the upright page. seconds: what reading it took; pages are
+    equal whatever that was, and it is not in the JSON.
 
     >>> line = TextLine("Hello", 0.99, np.array([[10, 5], [90, 5], [90, 25], [10, 25]], np.float32))
     >>> page = OcrResult((line,), width=100, height=30)
@@ -120,6 +131,7 @@ class OcrResult:
     height: int
     page_number: int | None = field(default=None, repr=False)
     angle: int = field(default=0, repr=False)
+    seconds: Seconds | None = field(default=None, repr=False, compare=False)
 
     @property
     def text(self) -> str:
@@ -167,7 +179,7 @@ class OcrResult:
 
 def from_raw(raw: Raw) -> OcrResult:
     """The native answer as dataclasses."""
-    width, height, turns, texts, scores, corners, flags, first_corners, column_counts, (columns, probabilities) = raw
+    width, height, turns, texts, scores, corners, flags, first_corners, column_counts, (columns, probabilities), seconds = raw
     for array in (corners, columns, probabilities):
         array.flags.writeable = False
     lines = []
@@ -177,4 +189,4 @@ def from_raw(raw: Raw) -> OcrResult:
         own = slice(end, end := end + len(text))
         read = (columns[own], probabilities[own]) if count else (None, None)
         lines.append(TextLine(text, score, polygon, upside_down, probability, first_corner, count, *read))
-    return OcrResult(tuple(lines), width, height, angle=90 * turns)
+    return OcrResult(tuple(lines), width, height, angle=90 * turns, seconds=Seconds(*seconds))

@@ -14,7 +14,7 @@ use crate::buffer;
 use crate::config::{DeviceConfig, EngineConfig, LimitType, Numerics, OnFork, Options, ScoreMode};
 use crate::engine::Size;
 use crate::image::{self, Channels};
-use crate::pipeline::{Input, OcrResult};
+use crate::pipeline::{Input, OcrResult, Seconds};
 
 /// What the caller gave; its memory is Python's.
 pub(super) enum Argument<'py> {
@@ -165,8 +165,9 @@ fn copy_of(array: &ArrayViewD<'_, u8>) -> Vec<u8> {
     data
 }
 
-/// The raw answer: (width, height, quarter turns, texts, scores, corners, flags, `first_corners`, `column_counts`, (columns, probabilities)). Corners are
-/// float32 (n, 4, 2); columns int32 and probabilities float32, one a code point, those of all lines one after the other.
+/// The raw answer: (width, height, quarter turns, texts, scores, corners, flags, `first_corners`, `column_counts`, (columns, probabilities),
+/// seconds of each step). Corners are float32 (n, 4, 2); columns int32 and probabilities float32, one a code point, those of all lines one
+/// after the other.
 pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>> {
     let n = result.lines.len();
     let mut corners = Array3::<f32>::zeros((n, 4, 2));
@@ -190,6 +191,7 @@ pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>
     }
     let characters = (columns.into_pyarray(py), probabilities.into_pyarray(py));
     let corners = corners.into_pyarray(py);
+    let Seconds { decode, detection, orientation, recognition } = result.seconds;
     let raw = (
         result.width,
         result.height,
@@ -201,6 +203,7 @@ pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>
         first_corners,
         column_counts,
         characters,
+        (decode, detection, orientation, recognition),
     );
     Ok(raw.into_pyobject(py)?.into_any().unbind())
 }

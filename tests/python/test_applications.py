@@ -116,7 +116,7 @@ def test_the_flask_extension_is_the_engine() -> None:
         assert copy.read(LINE).text == TEXT
 
 
-def test_every_page_is_a_span_where_a_provider_is_set_up(run_python: Run) -> None:
+def test_every_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_set_up(run_python: Run) -> None:
     run_python(
         """
         import asyncio
@@ -137,12 +137,18 @@ def test_every_page_is_a_span_where_a_provider_is_set_up(run_python: Run) -> Non
             app = create_app()
             transport = httpx.ASGITransport(app)
             async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-                answer = await client.post("/v1/read", files={"file": open(LINE, "rb")})
+                sent = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}
+                answer = await client.post("/v1/read", files={"file": open(LINE, "rb")}, headers=sent)
                 assert answer.status_code == 200, answer.text
 
         asyncio.run(main())
         spans = {span.name: span for span in exported.get_finished_spans()}
-        span = spans["ocr.read"]
-        assert (span.attributes["ocr.page"], span.attributes["ocr.lines"]) == (1, 1), span.attributes
+        page, steps = spans["ocr.read"], [spans[f"ocr.{step}"] for step in ("decode", "detection", "orientation", "recognition")]
+        assert page.context.trace_id == int("ab" * 16, 16), "the client's trace"
+        assert (page.attributes["ocr.page"], page.attributes["ocr.lines"]) == (1, 1), page.attributes
+        assert {step.parent.span_id for step in steps} == {page.context.span_id}
+        times = [page.start_time, *(time for step in steps for time in (step.start_time, step.end_time)), page.end_time]
+        assert times == sorted(times), times
+        assert steps[1].end_time > steps[1].start_time
         """
     )

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,18 @@ def test_a_result_is_plain_json(page: OcrResult) -> None:
     assert plain["lines"][0] == page.lines[0].to_dict()
     assert plain["lines"][0]["text"] == TEXT
     assert OcrResult((TextLine("\u6587", 1.0, np.zeros((4, 2), np.float32)),), 1, 1).to_json().count("\u6587") == 1
+
+
+def test_a_result_says_what_each_step_took_and_is_equal_to_a_slower_one(ocr: ThreadSafeOCR) -> None:
+    start = time.perf_counter()
+    page = ocr.read(LINES[0])
+    whole = time.perf_counter() - start
+    assert page.seconds is not None
+    assert page.seconds._fields == ("decode", "detection", "orientation", "recognition")
+    assert min(page.seconds) > 0
+    assert sum(page.seconds) <= whole
+    assert page == dataclasses.replace(page, seconds=None)
+    assert pickle.loads(pickle.dumps(page)).seconds == page.seconds
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(OcrResult)])

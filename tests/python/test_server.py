@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import LINES, PAGES, TEXT
+from conftest import DATA, LINES, PAGES, TEXT
 from serving import Server, png, slow_page, tiff
 from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
 
@@ -311,7 +311,9 @@ def test_every_request_has_its_line_in_the_log(server: Server) -> None:
 
 def test_the_documentation_names_every_call_with_an_example(server: Server) -> None:
     described = server.client.get("/openapi.json").json()
-    assert {"/v1/read", "/v1/read/stream", "/ocr", "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/stats"} <= set(described["paths"])
+    assert {"/v1/read", "/v1/read/stream", "/ocr", "/rapidocr/ocr", "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/stats"} <= set(
+        described["paths"]
+    )
     call = described["paths"]["/v1/read"]["post"]
     form = call["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert {"file", "format", "det_thresh", "rec_score_thresh"} <= set(form)
@@ -349,6 +351,35 @@ def test_what_paddlex_may_be_asked_holds_and_its_errors_have_its_form(server: Se
         assert answer.json()["errorMsg"]
         assert answer.json()["logId"]
     assert server.read_json(b"hello", path="/ocr").json()["errorCode"] == 415
+
+
+def test_a_client_of_rapidocr_api_works_with_its_address_changed(server: Server) -> None:
+    recorded = json.loads((DATA / "golden" / "rapidocr_api.json").read_text())
+    url, image = f"{server.url}/rapidocr/ocr", (PAGES / recorded["page"]).read_bytes()
+    in_base64 = {"image_data": base64.b64encode(image).decode()}
+    answer = httpx.post(url, files={"image_file": ("page.jpg", image)}, data={"use_cls": "true"}, timeout=40).json()
+    assert httpx.post(url, data=in_base64, timeout=40).json() == answer
+    assert httpx.post(url, data=in_base64, files={"nothing": b""}, timeout=40).json() == answer
+    assert list(answer) == [str(number) for number in range(len(answer))]
+    shapes = {(*line, *map(type, line.values()), np.shape(line["dt_boxes"])) for line in (*answer.values(), *recorded["answer"].values())}
+    assert shapes == {("rec_txt", "dt_boxes", "score", str, list, float, (4, 2))}
+    found = {
+        number
+        for number, line in recorded["answer"].items()
+        for own in answer.values()
+        if own["rec_txt"] == line["rec_txt"] and np.allclose(own["dt_boxes"], line["dt_boxes"], atol=6)
+    }
+    assert len(found) >= 0.8 * len(recorded["answer"])
+    assert httpx.post(url, data={"image_data": base64.b64encode(png(np.full((60, 200, 3), 255, np.uint8))).decode()}).json() == {}
+
+
+def test_what_rapidocr_api_cannot_be_asked_is_told(server: Server) -> None:
+    url = f"{server.url}/rapidocr/ocr"
+    problem(httpx.post(url, files={"image_file": LINE}, data={"use_det": "false"}), 422, "InvalidField")
+    problem(httpx.post(url, data={"use_cls": "true"}), 400, "MissingFile")
+    problem(httpx.post(url, data={"image_data": "%%%"}), 400, "InvalidBase64")
+    problem(httpx.post(url, data={f"f{number}": "" for number in range(50)}), 400, "InvalidForm")
+    problem(httpx.post(url, files={"image_file": b"x" * 3_000_000}), 413, "UploadTooLarge")
 
 
 def test_keys_cross_origin_and_a_clients_share(tmp_path: Path) -> None:

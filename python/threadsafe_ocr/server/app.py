@@ -12,14 +12,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from threadsafe_ocr import ThreadSafeOCR, __version__
-from threadsafe_ocr.server import errors, paddlex, page, reading, status
+from threadsafe_ocr.server import errors, paddlex, page, rapidocr, reading, status
 from threadsafe_ocr.server.access import Access
 from threadsafe_ocr.server.drain import draining
 from threadsafe_ocr.server.limits import Admission, Unread
 from threadsafe_ocr.server.metrics import Metrics
 from threadsafe_ocr.server.service import ServerSettings, Service
 
-ROUTERS = (reading.router, paddlex.router, status.router, page.router)
+ROUTERS = (reading.router, paddlex.router, rapidocr.router, status.router, page.router)
 
 
 def create_app(settings: ServerSettings | None = None, ocr: ThreadSafeOCR | None = None) -> FastAPI:

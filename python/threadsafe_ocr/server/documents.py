@@ -15,8 +15,8 @@ from typing import Any
 from threadsafe_ocr import InvalidImageError, OcrResult, OcrTimeoutError, _core, rendering
 from threadsafe_ocr.problems import Problem
 from threadsafe_ocr.rendering import MOST_PIXELS, PdfDocument
+from threadsafe_ocr.server import tracing
 from threadsafe_ocr.server.service import Service
-from threadsafe_ocr.server.tracing import span
 
 STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
@@ -67,10 +67,12 @@ async def read(service: Service, content: bytes, reading: Reading, end: float) -
 
     async def one(document: Document, number: int, *, first: bool) -> PageRead:
         async with document.room:
-            with span("ocr.read", page=number) as attributes:
+            with tracing.span("ocr.read", page=number) as attributes:
                 image = await document.image(number)
                 result = await service.ocr.aread(image, timeout=left(), wait=not first, **reading.options)
                 attributes(lines=len(result.lines), width=result.width, height=result.height)
+                if result.seconds:
+                    tracing.stages(result.seconds._asdict())
             shown = await asyncio.to_thread(reading.picture, image, result) if reading.picture else None
         return PageRead(dataclasses.replace(result, page_number=number), shown, len(document.numbers))
 

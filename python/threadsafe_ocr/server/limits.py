@@ -15,9 +15,9 @@ from threadsafe_ocr.server.errors import answer
 from threadsafe_ocr.server.service import Service
 
 # The calls that keep the engine busy.
-READS = ("/v1/read", "/v1/read/stream", "/ocr")
+READS = ("/v1/read", "/v1/read/stream", "/ocr", "/rapidocr/ocr")
 # What needs a key, where there are keys; health, the page and its files do not.
-KEYED = ("/v1/", "/ocr", "/metrics")
+KEYED = ("/v1/", "/ocr", "/rapidocr/", "/metrics")
 # Seconds that a refused client may still send, so that it gets to read why: a connection that is closed on it drops the answer.
 LINGER = 2.0
 

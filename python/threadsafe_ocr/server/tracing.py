@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 try:
@@ -25,3 +26,14 @@ def span(name: str, **attributes: Any) -> Iterator[Callable[..., None]]:
 
         add(**attributes)
         yield add
+
+
+def stages(seconds: Mapping[str, float]) -> None:
+    """Spans below the current one for the steps of a page that has just been read, one after the other."""
+    if trace is None:
+        return
+    start = time.time_ns() - int(sum(seconds.values()) * 1e9)
+    for name, length in seconds.items():
+        end = start + int(length * 1e9)
+        trace.get_tracer("threadsafe_ocr").start_span(f"ocr.{name}", start_time=start).end(end)
+        start = end

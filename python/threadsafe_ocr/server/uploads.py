@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import urllib.parse
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,6 +34,13 @@ class Upload(NamedTuple):
     name: str
 
 
+class File(NamedTuple):
+    """A file in a form, and what the client calls it."""
+
+    content: bytes
+    name: str
+
+
 class InMemory(MultiPartParser):
     """Without temporary files: the room for uploads bounds memory, and a file costs a thread a piece."""
 
@@ -53,37 +61,54 @@ async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSetting
 
 
 async def _receive(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, Fields, str]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        content, fields, name = await _form(request, settings, share)
-    elif kind == "application/json":
-        fields, name = await json_object(request, settings, share), ""
-        content = from_base64(fields.pop("file", None))
+    if _kind(request) == "application/json":
+        fields = await json_object(request, settings, share)
+        file = File(from_base64(fields.pop("file", None)), "")
     else:
-        raise Problem(415, "UnsupportedMediaType", f"Content-Type {kind!r}: send multipart/form-data, or application/json with base64")
-    if len(content) > settings.max_upload:
-        raise _too_large(settings.max_upload)
+        fields = await form(request, settings, share, fields=len(ReadFields.model_fields))
+        file = fields.pop("file", None)
+        if not isinstance(file, File):
+            raise Problem(400, "MissingFile", 'the form has no file in the field "file"; with curl: -F file=@page.png')
     try:
-        return content, ReadFields.model_validate(fields), name
+        return within_size(file.content, settings), ReadFields.model_validate(fields), file.name
     except ValidationError as error:
         raise Problem(400, "InvalidField", said(error)) from None
 
 
-async def _form(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, dict[str, Any], str]:
-    stream = pieces(request, settings.max_upload + AROUND, share, settings.max_upload)
-    parser = InMemory(request.headers, stream, max_files=1, max_fields=len(ReadFields.model_fields), max_part_size=AROUND)
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def form(request: Request, settings: ServerSettings, share: Share, *, fields: int, part: int = AROUND) -> dict[str, Any]:
+    """The members of a form, str and File: at most one file and so many `fields`, each of at most `part` bytes. Raises as `receive`."""
+    stream = pieces(request, max(settings.max_upload, part) + AROUND, share, settings.max_upload)
+    kind = _kind(request)
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise Problem(400, "InvalidForm", f"not a form: {error.message}") from None
-    fields: dict[str, Any] = dict(form)
-    file = fields.pop("file", None)
+        if kind == "application/x-www-form-urlencoded":
+            return dict(urllib.parse.parse_qsl(b"".join([piece async for piece in stream]).decode(), max_num_fields=fields))
+        if kind == "multipart/form-data":
+            return await _multipart(InMemory(request.headers, stream, max_files=1, max_fields=fields, max_part_size=part))
+    except (MultiPartException, ValueError) as error:
+        raise Problem(400, "InvalidForm", f"not a form: {error}") from None
+    raise Problem(415, "UnsupportedMediaType", f"Content-Type {kind!r}: send multipart/form-data, or application/json with base64")
+
+
+async def _multipart(parser: MultiPartParser) -> dict[str, Any]:
+    members = await parser.parse()
     try:
-        if not isinstance(file, UploadFile):
-            raise Problem(400, "MissingFile", 'the form has no file in the field "file"; with curl: -F file=@page.png')
-        return await file.read(), fields, file.filename or ""
+        return {
+            name: File(await value.read(), value.filename or "") if isinstance(value, UploadFile) else value
+            for name, value in members.items()
+        }
     finally:
-        await form.close()
+        await members.close()
+
+
+def within_size(content: bytes, settings: ServerSettings) -> bytes:
+    """The file itself; Problem 413 when it is too large."""
+    if len(content) > settings.max_upload:
+        raise _too_large(settings.max_upload)
+    return content
 
 
 async def json_object(request: Request, settings: ServerSettings, share: Share) -> dict[str, Any]:
@@ -100,16 +125,16 @@ async def json_object(request: Request, settings: ServerSettings, share: Share) 
     return members
 
 
-def from_base64(text: Any) -> bytes:
-    """The file in a JSON body."""
+def from_base64(text: Any, name: str = "file") -> bytes:
+    """The file in the member `name`."""
     if not isinstance(text, str) or not text:
-        raise Problem(400, "MissingFile", 'the member "file" is missing: the file\'s bytes as base64')
+        raise Problem(400, "MissingFile", f'the member "{name}" is missing: the file\'s bytes as base64')
     if text.startswith(("http://", "https://", "file:")):
         raise Problem(400, "UrlNotFetched", "the server fetches no addresses; send the file itself, as base64")
     try:
         return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Problem(400, "InvalidBase64", f'the member "file" is not base64: {error}') from None
+        raise Problem(400, "InvalidBase64", f'the member "{name}" is not base64: {error}') from None
 
 
 async def pieces(request: Request, most: int, share: Share, limit: int) -> AsyncGenerator[bytes, None]:
