@@ -114,7 +114,7 @@ def test_a_page_is_read_and_every_line_boxed_where_it_stands(opened: Open, serve
         drawn = boxes.nth(index).evaluate("box => { const r = box.getBoundingClientRect(); return [r.x, r.y, r.right, r.bottom]; }")
         wanted = [picture["x"] + scale * x0, picture["y"] + scale * y0, picture["x"] + scale * x1, picture["y"] + scale * y1]
         assert drawn == pytest.approx(wanted, abs=4)
-    expect(page.locator("#status")).to_contain_text(f"{len(told['lines'])} lines read in")
+    expect(page.locator("#status")).to_have_text(re.compile(rf"Done in \d+\.\d s\. Lines: {len(told['lines'])}"))
 
 
 def test_a_line_that_is_pointed_at_says_what_it_is_and_a_click_keeps_and_copies_it(opened: Open) -> None:
@@ -411,7 +411,7 @@ def test_it_speaks_the_language_of_the_browser_and_switches(opened: Open) -> Non
     expect(page.locator("#status")).to_contain_text("识别出 1 行")
     page.click("[data-language=en]")
     expect(page.locator("#choose")).to_have_text("Choose a file")
-    expect(page.locator("#status")).to_contain_text("1 lines read in")
+    expect(page.locator("#status")).to_contain_text("Lines: 1")
     expect(page.locator("#lines .line").first).to_have_attribute("aria-label", re.compile("% sure"))
     page.reload()
     expect(page.locator("#choose")).to_have_text("Choose a file")

@@ -107,19 +107,19 @@ function enable() {
 
 // ---- what went wrong
 
-// again: does what failed once more, if asked with a password.
+// again: does once more what failed, with a password where it is given one.
 async function explain(error, again) {
   console.warn(error);
   const kind = kindOf(error);
+  const part = (tag, name, key, values) => {
+    const made = Object.assign(document.createElement(tag), { className: name });
+    if (key) put(made, key, values);
+    return made;
+  };
   const button = (key, action) => {
     const made = part("button", "", key);
     made.type = "button";
     made.addEventListener("click", action);
-    return made;
-  };
-  const part = (tag, name, key, values) => {
-    const made = Object.assign(document.createElement(tag), { className: name });
-    if (key) put(made, key, values);
     return made;
   };
   const buttons = part("p", "buttons");
