@@ -29,6 +29,8 @@ def add_to(commands: Any) -> None:
     limits.add_argument("--max-pages", type=count, metavar="N", help="of a file (default: 200)")
     limits.add_argument("--max-pixels", type=_size, metavar="N", help="of a page (default: 100M)")
     limits.add_argument("--max-per-client", type=count, metavar="N", help="requests of a client at once, others get 429 (default: any)")
+    urls = "take http and https addresses for files, too; never private ones"
+    limits.add_argument("--fetch-urls", action="store_true", help=urls)
     who = command.add_argument_group("who may ask")
     who.add_argument("--api-key", dest="api_keys", action="append", metavar="KEY", help="needed in every call; may be repeated")
     who.add_argument("--cors", action="append", metavar="ORIGIN", help="whose pages may call from a browser, or '*'; may be repeated")

@@ -22,7 +22,7 @@ router = APIRouter(tags=["PaddleX"])
 class InferRequest(BaseModel):
     """The members that PaddleX documents. What is not given is this server's default, not PaddleX's."""
 
-    file: str = Field(description="the image or PDF as base64; addresses are not fetched")
+    file: str = Field(description="the image or PDF as base64; its address where the server runs with --fetch-urls")
     fileType: Literal[0, 1] | None = Field(None, description="found out from the file")
     useDocOrientationClassify: bool | None = Field(None, description="turned pages are always read upright")
     useDocUnwarping: bool | None = None
@@ -67,7 +67,8 @@ async def infer(request: Request) -> Response:
         if asked.useDocUnwarping:
             raise Problem(422, "InvalidField", "useDocUnwarping: there is no unwarping model here; leave it out")
         reading = Reading(asked.options(), picture=None if asked.visualize is False else _pictures)
-        pages = await read_all(request, uploads.from_base64(asked.file), reading, end)
+        naming = uploads.named_or_encoded(asked.file, service.settings, share)
+        pages = await read_all(request, await uploads.within_time(naming, service.settings), reading, end)
     results = [{"prunedResult": _pruned(page.result, asked), **(page.picture or {})} for page in pages]
     sizes = [{"width": page.result.width, "height": page.result.height} for page in pages]
     about = {**sizes[0], "type": "image"} if len(pages) == 1 else {"numPages": len(pages), "pages": sizes, "type": "pdf"}

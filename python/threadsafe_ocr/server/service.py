@@ -32,6 +32,7 @@ class ServerSettings:
     max_pages: int = 200
     max_per_client: int | None = None
     upload_timeout: float = 60.0
+    fetch_urls: bool = False
     grace: float = 30.0
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     cors: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from threadsafe_ocr.problems import Problem
+from threadsafe_ocr.server.fetching import fetch
 from threadsafe_ocr.server.fields import Fields, ReadFields
 from threadsafe_ocr.server.service import ServerSettings, Share
 
@@ -63,7 +64,7 @@ async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSetting
 async def _receive(request: Request, settings: ServerSettings, share: Share) -> tuple[bytes, Fields, str]:
     if _kind(request) == "application/json":
         fields = await json_object(request, settings, share)
-        file = File(from_base64(fields.pop("file", None)), "")
+        file = File(await named_or_encoded(fields.pop("file", None), settings, share), "")
     else:
         fields = await form(request, settings, share, fields=len(ReadFields.model_fields))
         file = fields.pop("file", None)
@@ -123,6 +124,13 @@ async def json_object(request: Request, settings: ServerSettings, share: Share) 
     if not isinstance(members, dict):
         raise Problem(400, "InvalidJson", 'the body is JSON, but no object; send {"file": "base64 of it"}')
     return members
+
+
+async def named_or_encoded(text: Any, settings: ServerSettings, share: Share) -> bytes:
+    """The file in the member `file`: base64, or its address where the server fetches those. Raises Problem."""
+    if settings.fetch_urls and isinstance(text, str) and text.startswith(("http://", "https://")):
+        return await fetch(text, settings.max_upload, share)
+    return from_base64(text)
 
 
 def from_base64(text: Any, name: str = "file") -> bytes:
