@@ -6,7 +6,7 @@ TOOLS := .cache/wheel
 GOLDEN ?=
 PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru tests/page tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after bench bench-serve install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-page test-deploy test-container test-gpu test-mineru clean
+.PHONY: demo test soak before-after bench bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-page test-deploy test-container test-gpu test-mineru clean
 
 demo: $(VENV)/made
 	@echo "Building the wheel with cargo and installing it into $(VENV), with numpy and onnxruntime: some minutes without a word."
@@ -43,7 +43,7 @@ third-party:
 soak: install
 	$(BIN)/python benches/soak.py
 
-# RapidOCR beside this package; writes docs/performance.md. Half an hour.
+# RapidOCR beside this package; writes its section of docs/performance.md. Half an hour.
 bench: $(VENV)/made
 	$(BIN)/python benches/side_by_side.py
 
@@ -54,6 +54,10 @@ before-after: install
 # The service against the bare engine, and under 256 clients; about ten minutes.
 bench-serve: install
 	$(BIN)/python benches/serve.py
+
+# The service, PaddleX's, RapidOCR's and plain ones under load; writes docs/performance.md. Half an hour; downloads about 0.4 GB.
+bench-load: install
+	$(BIN)/python benches/load.py
 
 test-rust:
 	cargo test --locked

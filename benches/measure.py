@@ -1,4 +1,4 @@
-"""What the benches read from Linux about their own process."""
+"""What the benches read from Linux about processes, and where they write what they measured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 PROCESS = Path("/proc/self")
+PERFORMANCE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 
 def resident(field: str = "VmRSS") -> float:
@@ -64,3 +65,12 @@ def seconds_until_idle(share: float = 0.05, window: float = 0.2, patience: float
         if time.process_time() - used < share * (time.perf_counter() - begin):
             return begin - start
     return patience
+
+
+def write_section(text: str) -> None:
+    """Puts a section, whose title is its first line, into docs/performance.md: in place of the one with that title, or at the end."""
+    page = PERFORMANCE.read_text(encoding="utf-8")
+    title = text[: text.index("\n") + 1]
+    before, _, after = page.partition(title)
+    _, heading, rest = after.partition("\n## ")
+    PERFORMANCE.write_text(f"{before.rstrip()}\n\n{text.rstrip()}\n{heading}{rest}", encoding="utf-8")

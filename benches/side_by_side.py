@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"
 PYTHON = FOLDER / "environment" / "bin" / "python"
 LOOP = Path(__file__).with_name("side_by_side_loop.py")
-TABLE = ROOT / "docs" / "performance.md"
 PACKAGES = ("rapidocr==3.10.0", "onnxruntime==1.32.0", "opencv-python-headless==4.11.0.86", "pillow", str(ROOT))
 ENGINES = {
     "rapid": "RapidOCR 3.10, one object",
@@ -36,14 +35,14 @@ ENGINES = {
     "ours_fast": 'threadsafe-ocr, precision="fast"',
 }
 FIRST_LINES = """\
-# Performance
+## Engines side by side
 
 Written by `make bench` (`benches/side_by_side.py`). {date}, {processor}, {cores} cores, Python {python}, onnxruntime 1.32.0.
 Sixteen pages of print in English and Chinese, scans and photographs, PP-OCRv6 small; every engine in turns with the others, medians of
 {rounds} rounds. CPU: seconds of all threads a page. Memory: the peak, shared pages by share.
 """
 HEADER = """
-## {clients} client{s}
+### {clients} client{s}
 
 | | pages/s | CPU, s a page | p50, s | longest, s | memory, MB |
 | --- | --- | --- | --- | --- | --- |
@@ -88,7 +87,7 @@ def main() -> None:
                 print(clients, "clients", ENGINES[engine], taken[-1], flush=True)
         text += HEADER.format(clients=clients, s="" if clients == 1 else "s")
         text += "".join(row(ENGINES[engine], taken) for engine, taken in runs.items())
-    TABLE.write_text(text, encoding="utf-8")
+    measure.write_section(text)
 
 
 if __name__ == "__main__":
