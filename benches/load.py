@@ -25,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,8 +160,8 @@ class Server:
         with (FOLDER / "server.log").open("wb") as log:
             command = kind.command(self._port)
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        self.counts = {"right": 0, "refused": 0, "unanswered": 0, "wrong": 0}
-        self.took: list[float] = []
+        # What became of every request ("right", "refused", "unanswered", "wrong"), and the seconds that it took.
+        self.ends: list[tuple[str, float]] = []
 
     def warm_up(self) -> None:
         """Reads pages alone, as soon as it can be reached."""
@@ -206,9 +207,7 @@ class Server:
             connection.close()
         except (OSError, http.client.HTTPException):
             connection.close()
-        self.counts[outcome] += 1
-        if outcome != "refused":
-            self.took.append(time.perf_counter() - begun)
+        self.ends.append((outcome, time.perf_counter() - begun))
         return pause
 
     def stop(self) -> None:
@@ -274,7 +273,9 @@ def measured(kind: Kind, contents: list[bytes], texts: list[list[str]], load: Ca
         seconds = time.perf_counter() - start
     finally:
         server.stop()
-    return {**server.counts, "rate": server.counts["right"] / seconds, "took": sorted(server.took), "memory": max(sizes)}
+    counts = Counter(outcome for outcome, _ in server.ends)
+    took = sorted(took for outcome, took in server.ends if outcome != "refused")
+    return {**counts, "rate": counts["right"] / seconds, "took": took, "memory": max(sizes)}
 
 
 def quantile(figures: dict[str, Any], share: float) -> str:
@@ -282,12 +283,12 @@ def quantile(figures: dict[str, Any], share: float) -> str:
     took = figures["took"]
     if not took:
         return "-"
-    more = "> " if figures["unanswered"] > (1 - share) * len(took) else ""
+    more = "> " if figures.get("unanswered", 0) > (1 - share) * len(took) else ""
     return f"{more}{took[min(int(share * len(took)), len(took) - 1)]:.2f}"
 
 
 def row(name: str, figures: dict[str, Any]) -> str:
-    counts = " | ".join(str(figures[outcome]) for outcome in ("refused", "unanswered", "wrong"))
+    counts = " | ".join(str(figures.get(outcome, 0)) for outcome in ("refused", "unanswered", "wrong"))
     p50, p99 = quantile(figures, 0.5), quantile(figures, 0.99)
     return f"| {name} | {figures['rate']:.2f} | {p50} | {p99} | {figures['memory']:,.0f} | {counts} |\n"
 
