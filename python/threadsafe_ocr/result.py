@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from threadsafe_ocr.right_to_left import spoken_order
 from threadsafe_ocr.words import Word, of, upright
 
 if TYPE_CHECKING:
@@ -188,5 +189,18 @@ def from_raw(raw: Raw) -> OcrResult:
         upside_down, probability = flag or (None, None)
         own = slice(end, end := end + len(text))
         read = (columns[own], probabilities[own]) if count else (None, None)
-        lines.append(TextLine(text, score, polygon, upside_down, probability, first_corner, count, *read))
+        lines.append(_as_spoken(TextLine(text, score, polygon, upside_down, probability, first_corner, count, *read)))
     return OcrResult(tuple(lines), width, height, angle=90 * turns, seconds=Seconds(*seconds))
+
+
+def _as_spoken(line: TextLine) -> TextLine:
+    """The line with its Arabic in the order in which it is spoken."""
+    order = spoken_order(line.text)
+    if order is None:
+        return line
+    read: dict[str, Any] = {}
+    if line.columns is not None and line.character_scores is not None:
+        read = {"columns": line.columns[order], "character_scores": line.character_scores[order]}
+    for array in read.values():
+        array.flags.writeable = False
+    return replace(line, text="".join(line.text[i] for i in order), **read)

@@ -56,20 +56,24 @@ def of(line: TextLine) -> tuple[Word, ...]:
 
     A character's column is near its centre, so a word's edge is halfway between the centres of its last character and of the next one,
     which is a space or the next word's first; the first and the last edge are one mean distance of characters beyond the outermost centres,
-    within the line.
+    within the line. Arabic's columns fall where its text goes on.
     """
     if not line.text:
         return ()
     centres = (np.arange(len(line.text)) if line.columns is None else line.columns) + 0.5
     length = line.column_count if line.columns is not None else float(len(line.text))
+    from_the_left = np.argsort(centres, kind="stable")
+    centres = centres[from_the_left]
     distance = (centres[-1] - centres[0]) / (len(centres) - 1) if len(centres) > 1 else length
     edges = [centres[0] - distance, *((centres[:-1] + centres[1:]) / 2), centres[-1] + distance]
     shares = np.clip(np.divide(edges, length), 0, 1)
+    places = np.argsort(from_the_left)
     # The text's own top left, top right, bottom right, bottom left.
     a, b, c, d = np.roll(line.polygon, -line.first_corner, axis=0)
 
     def word(match: re.Match[str]) -> Word:
-        left, right = shares[match.start()], shares[match.end()]
+        own = places[slice(*match.span())]
+        left, right = shares[own.min()], shares[own.max() + 1]
         corners = [a + (b - a) * left, a + (b - a) * right, d + (c - d) * right, d + (c - d) * left]
         polygon = np.roll(np.asarray(corners, np.float32), line.first_corner, axis=0)
         polygon.flags.writeable = False
