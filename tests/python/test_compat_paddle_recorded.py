@@ -90,3 +90,19 @@ def test_every_call_was_recorded(second: Calls, third: Calls) -> None:
     assert {generation: list(calls) for generation, calls in (("2", second), ("3", third))} == {
         generation: list(answers) for generation, answers in RECORDED.items()
     }
+
+
+def table() -> str:
+    """What docs/migration.md says of these calls."""
+    rows = ["| | answers equal the real package's | answered otherwise, see below |", "| --- | --- | --- |"]
+    for generation, version in (("2", "2.10"), ("3", "3.7")):
+        equal, otherwise = (
+            ", ".join(f"`{name}`" for name in RECORDED[generation] if (name in OTHERWISE) is chosen) for chosen in (False, True)
+        )
+        rows.append(f"| {version} | {equal} | {otherwise} |")
+    return "\n".join(rows)
+
+
+def test_the_guide_lists_the_calls_that_are_compared() -> None:
+    guide = (DATA.parents[1] / "docs" / "migration.md").read_text(encoding="utf-8")
+    assert table() in guide, f"docs/migration.md is to have:\n{table()}"
