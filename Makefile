@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python tests/deploy tests/documents tests/mineru tests/page tests/plugin tests/wheel examples benches
+PYTHON_FILES := python tests/python tests/compat tests/deploy tests/documents tests/mineru tests/page tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after bench bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-page test-deploy test-container test-gpu test-mineru clean
+.PHONY: demo test soak before-after bench bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-compat test-page test-deploy test-container test-gpu test-mineru test-mineru4 test-mineru-torch test-mineru-paddle clean
 
 demo: $(VENV)/made
 	@echo "Building the wheel with cargo and installing it into $(VENV), with numpy and onnxruntime: some minutes without a word."
@@ -89,6 +89,10 @@ test-wheel: install wheel
 test-plugin: install
 	$(BIN)/python -m pytest tests/plugin --timeout 1800 -rP
 
+# The services of examples/paddleocr with PaddleOCR and with this package; shares the environment of `make before-after`.
+test-compat: install
+	$(BIN)/python -m pytest tests/compat --timeout 1800 -rP
+
 # The server's page in a real Chromium, the system's or else Playwright's own; writes docs/page-*.png. For Chinese it needs a font.
 test-page: install
 	$(BIN)/pip install --quiet playwright
@@ -114,11 +118,32 @@ test-gpu:
 	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.22" && \
 	.cache/gpu/bin/python -m pytest tests/gpu --timeout 600 -rP; fi
 
-# MinerU 4 itself with this package's OCR inside, against its own. Downloads about 0.9 GB into a throw-away environment.
-test-mineru:
+# MinerU's own code of every generation beside this package's OCR. Downloads about 5 GB into throw-away environments, PyTorch above all.
+test-mineru: test-mineru4 test-mineru-torch test-mineru-paddle
+
+MINERU_TEST = -m pytest -c tests/mineru/pytest.ini --timeout 900 -rP
+
+test-mineru4:
 	$(PYTHON) -m venv .cache/mineru4
 	.cache/mineru4/bin/pip install --quiet mineru==4.0.12 pytest pytest-timeout .
-	.cache/mineru4/bin/python -m pytest tests/mineru --timeout 900 -rP -c tests/mineru/pytest.ini
+	.cache/mineru4/bin/python $(MINERU_TEST) tests/mineru/test_mineru4.py
+
+# The older ones run on what 3.4.5 needs.
+test-mineru-torch:
+	$(PYTHON) -m venv .cache/mineru3
+	.cache/mineru3/bin/pip install --quiet "mineru[pipeline]==3.4.5" torch==2.8.0 six pytest pytest-timeout .
+	.cache/mineru3/bin/threadsafe-ocr models get v5-mobile
+	for version in mineru==3.4.5 mineru==3.1.15 mineru==3.1.14 mineru==2.7.6 mineru==2.5.4 mineru==2.2.2 mineru==2.0.6 magic-pdf==1.3.12; do \
+	.cache/mineru3/bin/pip install --quiet --no-deps --upgrade --target .cache/mineru3/$$version $$version && \
+	PYTHONPATH=.cache/mineru3/$$version .cache/mineru3/bin/python $(MINERU_TEST) tests/mineru/test_torch.py || exit 1; done
+
+test-mineru-paddle:
+	$(PYTHON) -m venv .cache/mineru1
+	.cache/mineru1/bin/pip install --quiet paddlepaddle==3.0.0 numpy==1.26.4 opencv-python-headless==4.6.0.66 shapely pyclipper scikit-image lmdb \
+	requests tqdm six setuptools loguru pytest pytest-timeout .
+	.cache/mineru1/bin/pip install --quiet --no-deps paddleocr==2.7.3 imgaug==0.4.0 magic-pdf==1.2.2
+	.cache/mineru1/bin/threadsafe-ocr models get v4-mobile
+	.cache/mineru1/bin/python $(MINERU_TEST) tests/mineru/test_paddle.py
 
 lint: $(VENV)/made
 	cargo fmt --check

@@ -1,0 +1,36 @@
+"""What the tests of all generations share: pages, and what counts as the same answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+PAGES = Path(__file__).parents[1] / "data" / "pages"
+NAMES = ["docs_zh/qyxf-book-doc-p003.png", "derived/qyxf-book-doc-p011_skew7.png", "scans_en/table_img2table.png", "scans_en/eurotext.png"]
+LINES = sorted((PAGES / "rec_lines").glob("*.png"))
+
+
+def bgr(path: Path) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(Image.open(path).convert("RGB"))[:, :, ::-1])
+
+
+def assert_same(ours: list[Any], theirs: list[Any]) -> None:
+    """Equal boxes, equal texts, scores within 1e-4, the same kinds of containers."""
+    assert json.dumps(_without_scores(ours)) == json.dumps(_without_scores(theirs))
+    assert np.allclose(scores(ours), scores(theirs), atol=1e-4)
+
+
+def _without_scores(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ["text", value[0]]
+    return [_without_scores(one) for one in value] if isinstance(value, list) else value
+
+
+def scores(value: Any) -> list[float]:
+    if isinstance(value, tuple):
+        return [value[1]]
+    return [score for one in value for score in scores(one)] if isinstance(value, list) else []

@@ -1,0 +1,132 @@
+"""The MinerU or magic-pdf that reads with PyTorch (magic-pdf 1.3, mineru 2 and 3), in an environment of its own (`make test-mineru`).
+
+Its own code before and after the networks is the oracle. Its weights cannot be had without its hub: this package's networks are run in
+their place, on both sides the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from comparing import LINES, NAMES, PAGES, assert_same, bgr, scores
+from threadsafe_ocr import model_sets
+from threadsafe_ocr.compat.mineru import profiles
+from threadsafe_ocr.compat.mineru.ocr import MinerUOCR
+
+PACKAGE = "magic-pdf" if importlib.util.find_spec("magic_pdf") else "mineru"
+VERSION = importlib.metadata.version(PACKAGE)
+PROFILE = profiles.profile(PACKAGE, VERSION)
+# From which on the class is asked for boxes as they are, not joined.
+JOINS_ALWAYS = PACKAGE == "magic-pdf" or VERSION.startswith("2.0.")
+PLACES = ("magic_pdf.model.sub_modules.ocr.paddleocr2pytorch", "mineru.model.ocr", "mineru.model.ocr.paddleocr2pytorch")
+
+
+class Network(torch.nn.Module):
+    """One of this package's, as the host's code calls its own."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        path = model_sets.part(PROFILE.det if part == "det" else PROFILE.rec, part) / "inference.onnx"
+        self._session, self._part = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), part
+
+    def forward(self, pixels: Any) -> Any:
+        (found,) = self._session.run(None, {self._session.get_inputs()[0].name: pixels.numpy()})
+        return {"maps": torch.from_numpy(found)} if self._part == "det" else torch.from_numpy(found)
+
+
+@pytest.fixture(scope="module")
+def host() -> Any:
+    """The host's class, which gets its networks from here."""
+    found = next(place for place in PLACES if _exists(f"{place}.pytorch_paddle"))
+    module = importlib.import_module(f"{found}.pytorch_paddle")
+    (base,) = {kind for kind in _loaded_kinds() if kind.__name__ == "BaseOCRV20"}
+
+    def build_net(self: Any, **_: Any) -> None:
+        self.net = Network("det" if type(self).__name__ == "TextDetector" else "rec")
+
+    base.build_net = build_net
+    base.read_pytorch_weights = lambda self, path: {}
+    base.load_pytorch_weights = base.load_state_dict = lambda self, what: None
+    base.get_out_channels = lambda self, weights: 0
+    module.get_device = lambda: "cpu"
+    for name in ("auto_download_and_get_model_root_path", "get_local_models_dir"):
+        if hasattr(module, name):
+            setattr(module, name, lambda *_, **__: "/nowhere")
+    return module.PytorchPaddleOCR
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _loaded_kinds() -> list[type]:
+    found, waiting = [], [object]
+    while waiting:
+        kind = waiting.pop()
+        found.append(kind)
+        waiting += type.__subclasses__(kind)
+    return found
+
+
+@pytest.fixture(scope="module", params=["text", "table"])
+def pair(request: pytest.FixtureRequest, host: Any) -> tuple[Any, MinerUOCR]:
+    """The host's and ours, with thresholds as its pipelines have them."""
+    settings: dict[str, Any] = {"lang": "ch", "det_db_box_thresh": 0.3, "det_db_unclip_ratio": 1.8, "use_dilation": True}
+    if PROFILE in (profiles.MINERU3_4, profiles.MINERU3_1_15):
+        settings = {"lang": "ch", "det_db_box_thresh": 0.5, "det_db_unclip_ratio": 1.5}
+    if request.param == "table":
+        settings |= {"det_db_box_thresh": 0.5, "det_db_unclip_ratio": 1.6} | ({} if JOINS_ALWAYS else {"enable_merge_det_boxes": False})
+    return host(**settings), MinerUOCR(profile=PROFILE, **settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_boxes_and_texts_are_the_hosts(pair: tuple[Any, MinerUOCR], name: str) -> None:
+    theirs, ours = pair
+    page = bgr(PAGES / name)
+    assert_same(ours.ocr(page), theirs.ocr(page))
+    assert_same(ours.ocr(page, rec=False), theirs.ocr(page, rec=False))
+
+
+def test_formulas_are_cut_out_of_lines_as_by_the_host(pair: tuple[Any, MinerUOCR]) -> None:
+    theirs, ours = pair
+    page = bgr(PAGES / NAMES[3])
+    (left, top), _, (right, bottom), _ = theirs.ocr(page, rec=False)[0][2]
+    third = int((right - left) / 3)
+    formulas = [{"bbox": [int(left) + third, int(top), int(right) - third, int(bottom)]}]
+    wanted = theirs.ocr(page, rec=False, mfd_res=formulas)
+    assert wanted != theirs.ocr(page, rec=False)
+    assert_same(ours.ocr(page, rec=False, mfd_res=formulas), wanted)
+
+
+def test_the_detector_alone_gives_boxes_as_they_are_found(pair: tuple[Any, MinerUOCR]) -> None:
+    theirs, ours = pair
+    for name in NAMES:
+        page = bgr(PAGES / name)
+        (wanted, _), (got, _) = theirs.text_detector(page), ours.text_detector(page)
+        assert got.tolist() == wanted.tolist()
+
+
+def test_lines_by_themselves_read_as_by_the_host(pair: tuple[Any, MinerUOCR]) -> None:
+    theirs, ours = pair
+    lines = [bgr(path) for path in LINES]
+    assert_same(ours.ocr(lines, det=False), theirs.ocr(lines, det=False))
+    assert_same(ours.ocr(lines[0], det=False), theirs.ocr(lines[0], det=False))
+    assert min(scores(theirs.ocr(lines, det=False))) > 0
+
+
+@pytest.mark.parametrize("keywords", [{}, {"rec": False}, {"det": False}])
+def test_a_blank_page_has_the_hosts_shape(pair: tuple[Any, MinerUOCR], keywords: dict[str, bool]) -> None:
+    theirs, ours = pair
+    page = np.full((64, 320, 3), 255, np.uint8)
+    assert_same(ours.ocr(page, **keywords), theirs.ocr(page, **keywords))
