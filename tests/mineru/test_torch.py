@@ -35,7 +35,10 @@ class Network(torch.nn.Module):
     def __init__(self, part: str) -> None:
         super().__init__()
         path = model_sets.part(PROFILE.det if part == "det" else PROFILE.rec, part) / "inference.onnx"
-        self._session, self._part = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]), part
+        options = onnxruntime.SessionOptions()
+        # Threads that spin would keep a busy machine from all else.
+        options.intra_op_num_threads = 1
+        self._session, self._part = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), part
 
     def forward(self, pixels: Any) -> Any:
         (found,) = self._session.run(None, {self._session.get_inputs()[0].name: pixels.numpy()})

@@ -183,12 +183,20 @@ def test_a_version_without_a_place_for_it_is_told_when_it_is_imported(mineru: Pa
 
 
 def test_doctor_says_what_it_would_patch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_version", {"mineru": "4.0.12", "magic-pdf": "1.2.2"}.get)
+    monkeypatch.setattr(doctor, "_version", {"mineru": "4.0.12", "magic-pdf": "1.1.0"}.get)
     monkeypatch.setenv("THREADSAFE_OCR_MODEL_DIR", str(MODELS))
     new, old = (finding.text for finding in doctor.mineru())
     assert "mineru 4.0.12 (tested): mineru.model.runtime.hybrid.atom_model_init" in new
     assert "never tested): magic_pdf.model.sub_modules.model_init.ModifiedPaddleOCR" in old
     assert "v4-mobile" in old
+
+
+def test_what_is_called_tested_is_tested() -> None:
+    root = Path(__file__).parents[2]
+    guide, make = (root / "docs" / "migration.md").read_text(encoding="utf-8"), (root / "Makefile").read_text(encoding="utf-8")
+    for package, versions in profiles.TESTED.items():
+        assert f"{package} {', '.join(versions)}" in guide
+        assert all(f"{package}=={version}" in make for version in versions)
 
 
 def test_the_other_models_are_called_by_one_thread_at_a_time_where_documents_run_side_by_side() -> None:
