@@ -57,10 +57,14 @@ def load():
 
 
 def read(path):
-    """The whole reading; of a line also recognition and orientation alone, of a scan detection alone."""
+    """The whole reading; of a line its characters, recognition and orientation alone, of a scan its words, detection alone."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    page = ocr(image, use_det=True, use_cls=True, use_rec=True)
+    whole = {"use_det": True, "use_cls": True, "use_rec": True}
+    page = ocr(image, **whole, return_word_box=False)
     answer = {"markdown": page.to_markdown(), "lines": page.to_json() or []}
+    if path.parent.name in ("rec_lines", "scans_en"):
+        words = ocr(image, **whole, return_word_box=True, return_single_char_box=path.parent.name == "rec_lines")
+        answer["words"] = [[[text, box] for text, _, box in line] for line in words.word_results]
     if path.parent.name == "rec_lines":
         line, looked = ocr(image, use_det=False), ocr(image, use_det=False, use_rec=False)
         answer["line"] = {"txt": line.txts[0], "score": line.scores[0]}

@@ -90,6 +90,21 @@ def test_detection_alone_finds_rapidocrs_boxes(rapid: RapidOCR, name: str) -> No
     assert len(found) == len(found.scores)
 
 
+@pytest.mark.parametrize("name", [name for name in GOLDEN if "words" in GOLDEN[name]])
+def test_words_or_characters_have_rapidocrs_boxes(rapid: RapidOCR, name: str) -> None:
+    result = rapid(bgr(PAGES / name), return_word_box=True, return_single_char_box="line" in GOLDEN[name])
+    wanted, got = GOLDEN[name]["words"], result.word_results
+    assert [[text for text, _, _ in line] for line in got] == [[text for text, _ in line] for line in wanted]
+    # Of a line that reaches the page's edge RapidOCR's boxes run into its own padding.
+    within = 8 if "line" in GOLDEN[name] else 2
+    for line, theirs, text, score in zip(got, wanted, result.txts, result.scores, strict=True):
+        assert np.abs(np.array([box for _, _, box in line]) - np.array([box for _, box in theirs])).max() <= within
+        assert all(type(edge) is int for _, _, box in line for corner in box for edge in corner)
+        # Each word has its own score, where RapidOCR gives it that of the character of the same number.
+        mean = np.average([own for _, own, _ in line], weights=[len(word) for word, _, _ in line])
+        assert " " in text or mean == pytest.approx(score, abs=1e-4)
+
+
 def test_options_of_a_call_leave_later_calls_alone(quick: RapidOCR) -> None:
     image = bgr(PAGE)
     before = quick(image)
@@ -227,11 +242,6 @@ def test_a_script_that_no_set_reads_is_an_error_and_a_size_that_is_not_here_a_wa
 def test_a_missing_file_of_settings_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing"):
         RapidOCR(tmp_path / "missing.yaml")
-
-
-def test_word_boxes_are_refused_and_not_left_out_silently(quick: RapidOCR) -> None:
-    with pytest.raises(ConfigError, match="return_word_box"):
-        quick(LINES[0], return_word_box=True)
 
 
 def test_the_docstring_says_what_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from threadsafe_ocr.compat.rapidocr import settings
+from threadsafe_ocr.compat.rapidocr import settings, words
 from threadsafe_ocr.compat.rapidocr.output import (
+    DIGITS,
     Pixels,
     RapidOCROutput,
     TextClsOutput,
@@ -18,12 +19,9 @@ from threadsafe_ocr.compat.rapidocr.output import (
     VisRes,
     bgr,
 )
-from threadsafe_ocr.exceptions import ConfigError, ImageFileError, InvalidImageError
+from threadsafe_ocr.exceptions import ImageFileError, InvalidImageError
 from threadsafe_ocr.ocr import ThreadSafeOCR
 from threadsafe_ocr.result import TextLine
-
-# RapidOCR's own figure; the last digits of a score say nothing.
-DIGITS = 5
 
 
 class LoadImageError(InvalidImageError):
@@ -66,15 +64,19 @@ class RapidOCR:
         None: as constructed. Without detection the image is a line, without recognition the boxes are answered, with orientation alone the
         image's label. Safe from any thread; the GIL is released while it is read.
 
-        Raises LoadImageError, ConfigError, InferenceError, EngineClosedError.
+        Raises LoadImageError, InferenceError, EngineClosedError.
         """
         begun = time.perf_counter()
-        det, cls, rec = (
+        det, cls, rec, with_words, characters = (
             self._default(key) if given is None else given
-            for key, given in (("use_det", use_det), ("use_cls", use_cls), ("use_rec", use_rec))
+            for key, given in (
+                ("use_det", use_det),
+                ("use_cls", use_cls),
+                ("use_rec", use_rec),
+                ("return_word_box", return_word_box),
+                ("return_single_char_box", return_single_char_box),
+            )
         )
-        if self._default("return_word_box") if return_word_box is None else return_word_box:
-            raise ConfigError("return_word_box=True is not supported")
         call = {"rec_score_thresh": text_score, "det_box_thresh": box_thresh, "det_unclip_ratio": unclip_ratio}
         options: dict[str, Any] = {key: value for key, value in call.items() if value is not None}
         if not (det or rec):
@@ -102,7 +104,7 @@ class RapidOCR:
             boxes=_boxes(lines),
             txts=tuple(line.text for line in lines),
             scores=tuple(round(line.score, DIGITS) for line in lines),
-            word_results=(),
+            word_results=tuple(words.of(line, characters=characters) for line in lines) if with_words else (),
             elapse_list=[_since(begun), 0.0, 0.0],
             viser=self._viser(),
         )

@@ -20,6 +20,8 @@ Boxes = npt.NDArray[np.float32]
 # Of one word, or one character: text, score, four corners.
 Word = tuple[str, float, list[list[int]]]
 
+# Of scores: RapidOCR's own figure, the last digits say nothing.
+DIGITS = 5
 NO_WORDS: tuple[Any, ...] = (("", 1.0, None),)
 
 
@@ -45,8 +47,8 @@ class RapidOCROutput(_Output):
     """A page.
 
     boxes: float32 (n, 4, 2), pixels of the image that was given; txts and scores: tuples of n; all None where no text was found.
-    word_results: a tuple of n tuples (text, score, box) for return_word_box=True. elapse: seconds. elapse_list: the whole call's stand in
-    its first place, the others are 0.
+    word_results: with return_word_box=True a tuple of n tuples of (text, score, box). elapse: seconds. elapse_list: the whole call's stand
+    in its first place, the others are 0.
     """
 
     def __init__(
