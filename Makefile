@@ -131,9 +131,9 @@ test-mineru4:
 # The older ones run on what 3.4.5 needs.
 test-mineru-torch:
 	$(PYTHON) -m venv .cache/mineru3
-	.cache/mineru3/bin/pip install --quiet "mineru[pipeline]==3.4.5" torch==2.8.0 six pytest pytest-timeout .
+	.cache/mineru3/bin/pip install --quiet "mineru[pipeline]==3.4.5" torch==2.8.0 six omegaconf "numpy<2" opencv-python==4.11.0.86 pytest pytest-timeout .
 	.cache/mineru3/bin/threadsafe-ocr models get v5-mobile
-	for version in mineru==3.4.5 mineru==3.1.15 mineru==3.1.14 mineru==2.7.6 mineru==2.5.4 mineru==2.2.2 mineru==2.0.6 magic-pdf==1.3.12; do \
+	for version in mineru==3.4.5 mineru==2.7.6 magic-pdf==1.3.12; do \
 	.cache/mineru3/bin/pip install --quiet --no-deps --upgrade --target .cache/mineru3/$$version $$version && \
 	PYTHONPATH=.cache/mineru3/$$version .cache/mineru3/bin/python $(MINERU_TEST) tests/mineru/test_torch.py || exit 1; done
 
