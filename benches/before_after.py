@@ -103,11 +103,10 @@ def attempt(what: str, command: list[str]) -> None:
 
 
 class Service:
-    """A setup behind a server, in a process group of its own; a new one as soon as it is gone."""
+    """A server, in a process group of its own; a new one as soon as it is gone. The command gets its port as the last argument."""
 
-    def __init__(self, engine: str, server: str) -> None:
-        self._command = [str(PYTHON), str(SERVICE), engine, server]
-        self._log = FOLDER / f"{engine}-{server}.log"
+    def __init__(self, command: list[str], log: Path, **environment: str) -> None:
+        self._command, self._log, self._environment = command, log, {**ENVIRONMENT, **environment}
         self._log.write_text("")
         self._lock = threading.Lock()
         self.ends: list[str] = []
@@ -120,7 +119,7 @@ class Service:
             self._port = free.getsockname()[1]
         with self._log.open("a") as log_file:
             command = [*self._command, str(self._port)]
-            self._process = subprocess.Popen(command, env=ENVIRONMENT, stdout=log_file, stderr=log_file, start_new_session=True)
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log_file, stderr=log_file, start_new_session=True)
         for _ in range(1200):
             if self._process.poll() is not None:
                 break
@@ -130,15 +129,16 @@ class Service:
             except OSError:
                 time.sleep(0.1)
         self._kill()
-        sys.exit(f"before-after: {' '.join(self._command[2:])} does not start: {last_line(self._log.read_text())}")
+        sys.exit(f"before-after: {' '.join(self._command[1:])} does not start: {last_line(self._log.read_text())}")
 
-    def ask(self, content: bytes) -> tuple[int, str]:
-        """Status and body; status 0 where the service died or hung."""
+    def ask(self, content: bytes | None, path: str = "/") -> tuple[int, str]:
+        """Status and body of a POST, of a GET where there is nothing to send; status 0 where the service died or hung."""
         with self._lock:
             process, port = self._process, self._port
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         try:
-            connection.request("POST", "/", content, {"Content-Type": "application/octet-stream"})
+            method = "GET" if content is None else "POST"
+            connection.request(method, path, content, {"Content-Type": "application/octet-stream"})
             response = connection.getresponse()
             return response.status, response.read().decode()
         except (OSError, http.client.HTTPException) as error:
@@ -184,7 +184,8 @@ def ended(code: int) -> str:
 
 @contextmanager
 def running(engine: str, server: str) -> Iterator[Service]:
-    service, done = Service(engine, server), threading.Event()
+    service = Service([str(PYTHON), str(SERVICE), engine, server], FOLDER / f"{engine}-{server}.log")
+    done = threading.Event()
     watch = threading.Thread(target=service.watch, args=(done,))
     watch.start()
     try:
