@@ -104,10 +104,12 @@ def loops(count: int, answers: int, answer: Callable[[int], None]) -> dict[str, 
         while (turn := next(turns)) < answers:
             answer(turn)
 
-    begin, used = time.perf_counter(), time.process_time()
+    begin, used = time.perf_counter(), os.times()
     with ThreadPoolExecutor(count) as pool:
         list(pool.map(client, range(count)))
-    return {"cpu": (time.process_time() - used) / answers, "rate": answers / (time.perf_counter() - begin)}
+    seconds, now = time.perf_counter() - begin, os.times()
+    user, system = ((after - before) / answers for before, after in zip(used[:2], now[:2], strict=True))
+    return {"cpu": user + system, "system": system, "rate": answers / seconds}
 
 
 def floor(precision: str, files: list[Path], answers: int, taken: list[list[Run]]) -> dict[str, Any]:
@@ -169,9 +171,12 @@ def main() -> None:
                 command = [sys.executable, __file__, *sys.argv[1:], "--part", part, runs.name]
                 figures.append(json.loads(subprocess.check_output(command)))
                 print(part, figures[-1], file=sys.stderr, flush=True)
-    cpu, rate = ({part: statistics.median(run[key] for run in figures) for part, figures in got.items()} for key in ("cpu", "rate"))
+    cpu, system, rate = (
+        {part: statistics.median(run[key] for run in figures) for part, figures in got.items()} for key in ("cpu", "system", "rate")
+    )
     counts = Counter(name for page in taken for name, _ in page)
     print(f"CPU, s a page: floor {cpu['floor']:.3f}, whole {cpu['whole']:.3f}, ratio {cpu['whole'] / cpu['floor']:.3f}")
+    print(f"of which the system's: floor {system['floor']:.3f}, whole {system['whole']:.3f}")
     print(f"pages/s: floor {rate['floor']:.3f}, whole {rate['whole']:.3f}, ratio {rate['whole'] / rate['floor']:.3f}")
     for name, count in counts.items():
         milliseconds = statistics.median(run["networks"][name] for run in got["floor"]) * 1e3

@@ -158,8 +158,8 @@ def main() -> None:
                 for engine, runs in taken.items():
                     runs.append(run(engine, clients, truth))
                     print(pages, clients, engine, runs[-1], flush=True)
-            results.update({f"{pages}|{clients}|{engine}": runs for engine, runs in taken.items()})
-            RESULTS.write_text(json.dumps(results, indent=1))
+                    results[f"{pages}|{clients}|{engine}"] = runs
+                    RESULTS.write_text(json.dumps(results, indent=1))
     write(results)
 
 

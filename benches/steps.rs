@@ -14,7 +14,7 @@ use threadsafe_ocr::runtime::{self, Device, Session};
 use threadsafe_ocr::schedule::Stop;
 use threadsafe_ocr::{Result, detection, geometry, image, line, recognition, resample};
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
 /// Seconds of every step, in the order of their first use.
 #[derive(Default)]
@@ -55,7 +55,13 @@ impl Nets {
         Ok(Self { det: load(&set.det)?, cls, rec, dictionary })
     }
 
-    fn look(&self, clock: &mut Clock, page: &image::Image, size: (u32, u32), o: &Options) -> Result<Vec<detection::Detected>> {
+    fn look(
+        &self,
+        clock: &mut Clock,
+        page: &image::Image,
+        size: (u32, u32),
+        o: &Options,
+    ) -> Result<Vec<detection::Detected>> {
         let (width, height) = (size.0 as usize, size.1 as usize);
         let begin = Instant::now();
         let pixels = (page.width() as usize, page.height() as usize);
@@ -69,7 +75,8 @@ impl Nets {
         let (input, output) = ((&*tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
         clock.time("detection: the network", || self.det.run_into("detection", input, output, &Stop::default()))?;
         let size_of_page = (page.width(), page.height());
-        Ok(clock.time("contours and boxes", || detection::postprocess(&map, size, size_of_page, &o.detection, o.numerics)))
+        Ok(clock
+            .time("contours and boxes", || detection::postprocess(&map, size, size_of_page, &o.detection, o.numerics)))
     }
 
     /// Lines read.
@@ -98,7 +105,8 @@ impl Nets {
             let Some(crop) = clock.time("crops", || geometry::crop(&page, quad, verdict.turned)) else { continue };
             let size = (crop.width() as usize, crop.height() as usize);
             let width = recognition::widths(&[size], &o.recognition)[0].pixels;
-            let tensor = clock.time("a line's input", || recognition::preprocess(&crop, width, &o.recognition, o.numerics));
+            let tensor =
+                clock.time("a line's input", || recognition::preprocess(&crop, width, &o.recognition, o.numerics));
             let shape = [1, 3, line::HEIGHT, width as usize];
             let mut reduction = 0.0;
             let start = Instant::now();
@@ -119,7 +127,8 @@ impl Nets {
 #[allow(clippy::print_stdout)] // its answer
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files: Vec<PathBuf> = std::env::args().skip(1).filter(|argument| argument != "--bench").map(PathBuf::from).collect();
+    let mut files: Vec<PathBuf> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").map(PathBuf::from).collect();
     if files.is_empty() {
         for folder in ["docs_en", "docs_zh", "derived", "scans_en"] {
             let entries = std::fs::read_dir(root.join("tests/data/pages").join(folder))?;
