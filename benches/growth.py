@@ -140,7 +140,7 @@ def main() -> None:
         print(table(part, got[part]), flush=True)
     relative = {UNITS[part]: [(p.x / points[0].x, p.cpu / points[0].cpu) for p in points] for part, points in got.items()}
     chart = report.curves("growth", "CPU time, as multiples of the first", "multiples of the first", relative)
-    report.write_section("growth", "\n" + chart + "".join(table(part, points) for part, points in got.items()) + "\n")
+    report.write_section("growth", "## Growth\n\n" + chart + "".join(table(part, points) for part, points in got.items()) + "\n")
 
 
 if __name__ == "__main__":

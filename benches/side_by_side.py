@@ -53,6 +53,8 @@ ENGINES = {
 }
 OWN_PAGES = ("docs_en", "docs_zh", "scans_en")
 ABOUT = """\
+## Side by side
+
 Written by `make bench`: {days}, {processor}, {cores} cores, Python {python}. Engines in turns, every run in its own process. CPU: of all
 threads and processes. Memory: the peak, shared pages by share. First answer: from the import on. CER and words: as in
 [accuracy.md](accuracy.md), rows read from left to right. With fewer than 100 answers p99 is the longest.
@@ -126,17 +128,18 @@ def write(results: dict[str, list[dict[str, Any]]]) -> None:
         cores=measure.cores(),
         python=platform.python_version(),
     )
+    tables_text = ""
     tables: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
     for key, runs in results.items():
         pages, clients, engine = key.split("|")
         tables.setdefault((pages, int(clients)), {})[engine] = runs
     for (pages, clients), engines in sorted(tables.items()):
-        text += HEADER.format(pages=pages, clients=clients, s="" if clients == 1 else "s")
-        text += "".join(row(ENGINES[engine], engines[engine]) for engine in ENGINES if engine in engines)
+        tables_text += HEADER.format(pages=pages, clients=clients, s="" if clients == 1 else "s")
+        tables_text += "".join(row(ENGINES[engine], engines[engine]) for engine in ENGINES if engine in engines)
     pages, clients = max(tables, key=lambda table: (len(tables[table]), table[1] == 16))
     rates = {ENGINES[engine]: statistics.median(run["rate"] for run in runs) for engine, runs in tables[pages, clients].items()}
     chart = report.bars("side-by-side", f"pages/s, {pages}, {clients} clients", dict(sorted(rates.items(), key=lambda rate: rate[1])))
-    report.write_section("side by side", chart + "\n" + text + "\n")
+    report.write_section("side by side", f"{text}\n{chart}{tables_text}\n")
 
 
 def main() -> None:
