@@ -6,7 +6,7 @@ TOOLS := .cache/wheel
 GOLDEN ?=
 PYTHON_FILES := python tests/python tests/compat tests/deploy tests/documents tests/mineru tests/page tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after bench bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-compat test-page test-deploy test-container test-gpu test-mineru test-mineru4 test-mineru-torch test-mineru-paddle clean
+.PHONY: demo test soak before-after bench bench-floor bench-growth bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-compat test-page test-deploy test-container test-gpu test-mineru test-mineru4 test-mineru-torch test-mineru-paddle clean
 
 demo: $(VENV)/made
 	@echo "Building the wheel with cargo and installing it into $(VENV), with numpy and onnxruntime: some minutes without a word."
@@ -43,9 +43,18 @@ third-party:
 soak: install
 	$(BIN)/python benches/soak.py
 
-# RapidOCR beside this package; writes its section of docs/performance.md. Half an hour.
-bench: $(VENV)/made
+# RapidOCR, PaddleOCR, MinerU and Tesseract beside this package; writes its section of docs/performance.md. Hours; benches/side_by_side.py has pieces.
+bench: install
 	$(BIN)/python benches/side_by_side.py
+
+# What is added to the bare networks, and where a page's time goes; ten minutes.
+bench-floor: install
+	$(BIN)/python benches/floor.py
+	ORT_DYLIB_PATH=$$($(BIN)/python -c "from threadsafe_ocr import runtime; print(runtime.library(gpu=False))") cargo bench --locked --bench steps
+
+# Cost against clients, lines, megapixels and pages; writes its section of docs/performance.md. Ten minutes.
+bench-growth: install
+	$(BIN)/python benches/growth.py
 
 # PaddleOCR behind a web service, and this package; writes docs/before-after.md. Downloads about 0.5 GB into a throw-away environment.
 before-after: install

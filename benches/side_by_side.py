@@ -1,10 +1,14 @@
-"""RapidOCR, the ways people share it, and this package, on the same pages in turns: A B C A B C, medians.
+"""This package beside what people use instead, on the same pages in turns: A B C A B C, medians.
 
-    python benches/side_by_side.py [--clients 1 16] [--answers 32] [--rounds 2]
+    python benches/side_by_side.py [--clients 1 4 16 64] [--engines rapid ours] [--sets FOLDER...] [--rounds N]
 
-Makes an environment in .cache/bench on its first run (RapidOCR 3.10 and this checkout, about 0.3 GB). The pages are the sixteen of
-tests/data/pages, as arrays. Every run is a process of its own: it reads every page once, unmeasured, then the clients share one object
-until there are ANSWERS. Written to docs/performance.md. Needs Linux and a machine without other work.
+Engines in environments of their own under .cache/bench, made on the first run (about 2 GB): RapidOCR 3.10 in four ways of sharing it,
+PaddleOCR 3.7 on ONNX Runtime, the OCR of MinerU 4.0.12; besides Tesseract 5, where the system has it (apt-get install tesseract-ocr
+tesseract-ocr-chi-sim). All but Tesseract with the networks of PP-OCRv6 small. EasyOCR is left out: no package carries its weights. The
+pages are documents and scans of tests/data/pages, or those of folders with a gt.jsonl of the same form as its truth.jsonl. Every run is a
+process of its own: it reads every page once, which is compared with the truth, then the clients share one object. What was measured stays
+in .cache/bench/results.json, so that the whole can be done in pieces; all of it is written to docs/performance.md. Needs Linux and a
+machine without other work.
 """
 
 from __future__ import annotations
@@ -12,82 +16,154 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import chart
 import measure
+import score
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"
-PYTHON = FOLDER / "environment" / "bin" / "python"
+RESULTS = FOLDER / "results.json"
 LOOP = Path(__file__).with_name("side_by_side_loop.py")
-PACKAGES = ("rapidocr==3.10.0", "onnxruntime==1.32.0", "opencv-python-headless==4.11.0.86", "pillow", str(ROOT))
+ENVIRONMENTS = {
+    "rapid": ("rapidocr==3.10.0", "onnxruntime==1.32.0", "opencv-python-headless==4.11.0.86", "pillow"),
+    "paddle": ("paddleocr==3.7.0", "paddlex==3.7.2", "onnxruntime==1.32.0"),
+    "mineru": ("mineru==4.0.12",),
+}
 ENGINES = {
     "rapid": "RapidOCR 3.10, one object",
+    "rapid_single": "RapidOCR 3.10, one object, one thread a network",
     "rapid_lock": "RapidOCR 3.10 behind a lock",
-    "rapid_pool": "RapidOCR 3.10, a process a core (spawn)",
+    "rapid_pool": "RapidOCR 3.10, two processes (spawn)",
+    "paddle": "PaddleOCR 3.7 on ONNX Runtime, one object",
+    "mineru": "MinerU 4.0.12's OCR, one object",
+    "tesseract": "Tesseract 5, a process a page",
     "ours_rapid": "threadsafe-ocr, RapidOCR's settings",
     "ours": "threadsafe-ocr",
     "ours_fast": 'threadsafe-ocr, precision="fast"',
 }
-FIRST_LINES = """\
-## Engines side by side
+OWN_PAGES = ("docs_en", "docs_zh", "scans_en")
+ABOUT = """\
+## Side by side
 
-Written by `make bench` (`benches/side_by_side.py`). {date}, {processor}, {cores} cores, Python {python}, onnxruntime 1.32.0.
-Sixteen pages of print in English and Chinese, scans and photographs, PP-OCRv6 small; every engine in turns with the others, medians of
-{rounds} rounds. CPU: seconds of all threads a page. Memory: the peak, shared pages by share.
+Written by `make bench`: {days}, {processor}, {cores} cores, Python {python}. Engines in turns, every run in its own process. CPU: of all
+threads and processes. Memory: the peak, shared pages by share. First answer: from the import on. CER and words: as in
+[accuracy.md](accuracy.md), rows read from left to right. With fewer than 100 answers p99 is the longest.
 """
 HEADER = """
-### {clients} client{s}
+### {pages}, {clients} client{s}
 
-| | pages/s | CPU, s a page | p50, s | longest, s | memory, MB |
-| --- | --- | --- | --- | --- | --- |
+| | pages/s | CPU, s a page | p50, s | p95, s | p99, s | memory, MB | first answer, s | CER | words |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
-def prepare() -> None:
-    """The environment, once."""
-    if PYTHON.exists():
-        return
-    subprocess.run([sys.executable, "-m", "venv", PYTHON.parents[1]], check=True)
-    subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+def python(engine: str) -> str:
+    """That of the engine's environment, which is made once."""
+    name = engine.split("_")[0]
+    if name not in ENVIRONMENTS:
+        return sys.executable
+    found = FOLDER / name / "bin" / "python"
+    if not found.exists():
+        print("making the environment", name, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", FOLDER / name], check=True)
+        subprocess.run([found, "-m", "pip", "install", "--quiet", *ENVIRONMENTS[name]], check=True)
+    return str(found)
 
 
-def run(engine: str, clients: int, answers: int) -> dict[str, float]:
-    """One run in a process of its own."""
-    command = [PYTHON, LOOP, engine, str(clients), str(answers)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
+def truth_of(folder: Path) -> dict[str, list[score.Line]]:
+    """Path of every page -> its lines."""
+    name = next(path for path in (folder / "truth.jsonl", folder / "gt.jsonl") if path.exists())
+    entries = [json.loads(line) for line in name.read_text(encoding="utf-8").splitlines()]
+    wanted = [entry for entry in entries if folder != ROOT / "tests/data/pages" or entry["file"].split("/")[0] in OWN_PAGES]
+    return {str(folder / entry["file"]): [(line["text"], line.get("poly")) for line in entry["lines"]] for entry in wanted}
+
+
+def language(lines: list[score.Line]) -> str:
+    """For Tesseract, which must be told."""
+    return "chi_sim+eng" if any(ord(character) > 0x2E7F for text, _ in lines for character in text) else "eng"
+
+
+def run(engine: str, clients: int, truth: dict[str, list[score.Line]]) -> dict[str, Any]:
+    """One run in a process of its own. Whole cycles over the pages."""
+    answers = -(-max(clients, 2) // len(truth)) * len(truth)
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as listed:
+        json.dump([(path, language(lines)) for path, lines in truth.items()], listed)
+        listed.flush()
+        done = subprocess.run(
+            [python(engine), LOOP, engine, str(clients), str(answers), listed.name], stdout=subprocess.PIPE, text=True, check=True
+        )
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    counts: Counter[str] = Counter()
+    for lines, read in zip(truth.values(), figures.pop("texts"), strict=True):
+        counts += score.page(lines, read)
+    figures["cer"], figures["words"] = score.figures(counts)
+    return {**figures, "answers": answers, "date": f"{date.today()}"}
 
 
 def row(name: str, runs: list[dict[str, Any]]) -> str:
-    rate, cpu, p50, longest, memory = (statistics.median(run[key] for run in runs) for key in ("rate", "cpu", "p50", "longest", "memory"))
-    return f"| {name} | {rate:.2f} | {cpu:.2f} | {p50:.2f} | {longest:.2f} | {memory:,.0f} |\n"
+    def median(key: str, form: str = ".2f") -> str:
+        values = [run[key] for run in runs if run[key] is not None]
+        return format(statistics.median(values), form) if values else ""
+
+    cells = [median(key) for key in ("rate", "cpu", "p50", "p95", "p99")]
+    return f"| {' | '.join([name, *cells, median('memory', ',.0f'), median('first'), median('cer', '.3f'), median('words', '.3f')])} |\n"
+
+
+def write(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Everything that was measured so far, tables and chart."""
+    days = sorted({run["date"] for runs in results.values() for run in runs})
+    text = ABOUT.format(
+        days=" to ".join(dict.fromkeys((days[0], days[-1]))),
+        processor=measure.processor(),
+        cores=measure.cores(),
+        python=platform.python_version(),
+    )
+    tables_text = ""
+    tables: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
+    for key, runs in results.items():
+        pages, clients, engine = key.split("|")
+        tables.setdefault((pages, int(clients)), {})[engine] = runs
+    for (pages, clients), engines in sorted(tables.items()):
+        tables_text += HEADER.format(pages=pages, clients=clients, s="" if clients == 1 else "s")
+        tables_text += "".join(row(ENGINES[engine], engines[engine]) for engine in ENGINES if engine in engines)
+    pages, clients = max(tables, key=lambda table: (len(tables[table]), table[1] == 16))
+    rates = {ENGINES[engine]: statistics.median(run["rate"] for run in runs) for engine, runs in tables[pages, clients].items()}
+    drawn = chart.bars("side-by-side", f"pages/s, {pages}, {clients} clients", dict(sorted(rates.items(), key=lambda rate: rate[1])))
+    measure.write_section(f"{text}\n{drawn}{tables_text}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--answers", type=int, default=32)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--sets", nargs="+", type=Path, default=[ROOT / "tests/data/pages"])
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
-    prepare()
-    about = {"date": date.today(), "processor": measure.processor(), "cores": measure.cores(), "python": platform.python_version()}
-    text = FIRST_LINES.format(**about, rounds=arguments.rounds)
-    for clients in arguments.clients:
-        runs: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
-        for _ in range(arguments.rounds):
-            for engine, taken in runs.items():
-                taken.append(run(engine, clients, arguments.answers))
-                print(clients, "clients", ENGINES[engine], taken[-1], flush=True)
-        text += HEADER.format(clients=clients, s="" if clients == 1 else "s")
-        text += "".join(row(ENGINES[engine], taken) for engine, taken in runs.items())
-    measure.write_section(text)
+    engines = [engine for engine in arguments.engines if engine != "tesseract" or shutil.which("tesseract")]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    results: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for folder in arguments.sets:
+        truth = truth_of(folder.resolve())
+        pages = f"{len(truth)} pages of {folder.name}" if folder != ROOT / "tests/data/pages" else f"{len(truth)} documents and scans"
+        for clients in arguments.clients:
+            taken: dict[str, list[dict[str, Any]]] = {engine: [] for engine in engines}
+            for _ in range(arguments.rounds):
+                for engine, runs in taken.items():
+                    runs.append(run(engine, clients, truth))
+                    print(pages, clients, engine, runs[-1], flush=True)
+                    results[f"{pages}|{clients}|{engine}"] = runs
+                    RESULTS.write_text(json.dumps(results, indent=1))
+    write(results)
 
 
 if __name__ == "__main__":
