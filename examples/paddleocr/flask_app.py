@@ -1,6 +1,6 @@
 """A service as people write it for PaddleOCR: one object, and Flask's threads. It fails with PaddleOCR 2.7.3 (`make test-compat`).
 
-With `from threadsafe_ocr.compat.paddle import PaddleOCR` instead of the line below it is sound.
+With `from threadsafe_ocr.compat.paddle import PaddleOCR` instead of the line below this package reads.
 
     python flask_app.py PORT
 """
