@@ -1,8 +1,8 @@
 """A service as people write it for PaddleOCR: one object for `def` (FastAPI's threads), `async def` (which it blocks), threads of one's own
 and background tasks. It fails with PaddleOCR 2.7.3 (`make test-compat`).
 
-With `from threadsafe_ocr.compat.paddle import PaddleOCR` instead of the line below this package reads. (In an `async def` of your own rather
-`await ocr.aread(...)` of `ThreadSafeOCR`: a call that blocks keeps the loop's other requests waiting, whoever makes it.)
+With `from threadsafe_ocr.compat.paddle import PaddleOCR` instead of the line below this package reads. (In an `async def` of your own
+rather `await ocr.aread(...)` of `ThreadSafeOCR`: a call that blocks keeps the loop's other requests waiting, whoever makes it.)
 
     python fastapi_app.py PORT
 """
