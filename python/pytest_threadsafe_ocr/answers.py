@@ -85,7 +85,9 @@ def by_value(value: Any, inside: tuple[int, ...] = ()) -> Any:
         return _array(value, inside)
     named = type(value).__qualname__
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {named: {field.name: by_value(getattr(value, field.name), inside) for field in dataclasses.fields(value)}}
+        # Those that the class itself compares: how long it took, for example, is no part of an answer.
+        compared = [field.name for field in dataclasses.fields(value) if field.compare]
+        return {named: {name: by_value(getattr(value, name), inside) for name in compared}}
     if getattr(type(value), "__eq__", None) is object.__eq__ or isinstance(value, types.SimpleNamespace):
         return {named: by_value(vars(value), inside)} if hasattr(value, "__dict__") and not callable(value) else value
     try:

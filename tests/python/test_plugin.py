@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import queue
 import random
@@ -268,6 +269,17 @@ def test_answers_differ_by_value_and_say_where() -> None:
     assert of(SimpleNamespace(row=a)) != of(SimpleNamespace(row=b))
     assert of(bytearray(b"a")) == of(b"a")
     assert of(ValueError("a")) != of(ValueError("b"))
+
+
+def test_fields_that_a_dataclass_does_not_compare_are_no_part_of_an_answer() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Read:
+        text: str
+        seconds: float = dataclasses.field(compare=False)
+
+    assert_thread_safe(lambda text: Read(text, time.perf_counter()), ["a", "b"])
+    with pytest.raises(AssertionError, match="same twice"):
+        assert_thread_safe(lambda text: Read(f"{text} {time.perf_counter()}", 0.0), ["a", "b"])
 
 
 def test_this_engine_is_found_safe(ocr: ThreadSafeOCR) -> None:
