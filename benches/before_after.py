@@ -110,7 +110,6 @@ class Service:
         self._log.write_text("")
         self._lock = threading.Lock()
         self.ends: list[str] = []
-        self.peak = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -168,10 +167,9 @@ class Service:
             pass
         self._process.wait()
 
-    def watch(self, done: threading.Event) -> None:
-        """Takes the peak of what all processes of the service hold."""
-        while not done.wait(0.5):
-            self.peak = max(self.peak, measure.proportional_of_group(self._process.pid))
+    def megabytes(self) -> float:
+        """What all its processes hold."""
+        return measure.proportional_of_group(self._process.pid)
 
     def close(self) -> None:
         with self._lock:
@@ -183,16 +181,13 @@ def ended(code: int) -> str:
 
 
 @contextmanager
-def running(engine: str, server: str) -> Iterator[Service]:
+def running(engine: str, server: str) -> Iterator[tuple[Service, list[float]]]:
+    """A service, and the megabytes that it held, twice a second."""
     service = Service([str(PYTHON), str(SERVICE), engine, server], FOLDER / f"{engine}-{server}.log")
-    done = threading.Event()
-    watch = threading.Thread(target=service.watch, args=(done,))
-    watch.start()
     try:
-        yield service
+        with measure.sampled(service.megabytes, 0.5) as sizes:
+            yield service, sizes
     finally:
-        done.set()
-        watch.join()
         service.close()
 
 
@@ -232,31 +227,21 @@ class Outcome:
 
 def send(engine: str, server: str, contents: list[bytes], alone: list[list[str]]) -> Outcome:
     """The same requests for every setup, from clients that each wait for their answer and send the next page."""
-    outcome, lock = Outcome(engine, server), threading.Lock()
-    numbers = iter([number for _ in range(ROUNDS) for number in range(len(contents))])
-
-    def client(_: int) -> None:
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            status, body = service.ask(contents[number])
-            with lock:
-                if status == 0:
-                    outcome.lost += 1
-                elif status != 200:
-                    outcome.errors[last_line(body)] += 1
-                elif json.loads(body) == alone[number]:
-                    outcome.right += 1
-                else:
-                    outcome.wrong += 1
-
-    with running(engine, server) as service, ThreadPoolExecutor(CLIENTS) as clients:
+    with running(engine, server) as (service, sizes), ThreadPoolExecutor(CLIENTS) as clients:
         start = time.perf_counter()
-        list(clients.map(client, range(CLIENTS)))
-        outcome.seconds = time.perf_counter() - start
-    outcome.ends, outcome.megabytes = collections.Counter(service.ends), service.peak
+        answers = list(clients.map(service.ask, contents * ROUNDS))
+        seconds = time.perf_counter() - start
+    ends = collections.Counter(service.ends)
+    outcome = Outcome(engine, server, ends=ends, seconds=seconds, megabytes=max(sizes, default=0.0))
+    for (status, body), wanted in zip(answers, alone * ROUNDS, strict=True):
+        if status == 0:
+            outcome.lost += 1
+        elif status != 200:
+            outcome.errors[last_line(body)] += 1
+        elif json.loads(body) == wanted:
+            outcome.right += 1
+        else:
+            outcome.wrong += 1
     return outcome
 
 

@@ -11,7 +11,6 @@ and what of the floor is whose. Needs Linux and a machine without other work.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -98,15 +97,9 @@ def pixels(page: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def loops(count: int, answers: int, answer: Callable[[int], None]) -> dict[str, Any]:
     """Calls `answer` so often from `count` threads."""
-    turns = itertools.count()
-
-    def client(_: int) -> None:
-        while (turn := next(turns)) < answers:
-            answer(turn)
-
     begin, used = time.perf_counter(), os.times()
     with ThreadPoolExecutor(count) as pool:
-        list(pool.map(client, range(count)))
+        list(pool.map(answer, range(answers)))
     seconds, now = time.perf_counter() - begin, os.times()
     user, system = ((after - before) / answers for before, after in zip(used[:2], now[:2], strict=True))
     return {"cpu": user + system, "system": system, "rate": answers / seconds}

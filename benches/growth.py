@@ -49,15 +49,10 @@ def clients() -> Iterator[Point]:
     with ThreadSafeOCR() as ocr:
         list(ocr.read_many(pieces))
         for count in (1, 4, 16, 64, 256):
-            turns = itertools.count()
 
-            def client(_: int, turns: Iterator[int] = turns) -> None:
-                while (turn := next(turns)) < total:
-                    ocr.read(pieces[turn % len(pieces)])
-
-            def together(count: int = count, client: Callable[[int], None] = client) -> None:
+            def together(count: int = count) -> None:
                 with ThreadPoolExecutor(count) as pool:
-                    list(pool.map(client, range(count)))
+                    list(pool.map(lambda turn: ocr.read(pieces[turn % len(pieces)]), range(total)))
 
             point = measured(count, together)
             yield point._replace(cpu=point.cpu * count / total)

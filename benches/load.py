@@ -26,8 +26,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -215,25 +214,6 @@ class Server:
         self.process.wait()
 
 
-@contextmanager
-def memory_of(server: Server) -> Iterator[list[float]]:
-    """Megabytes of its processes, once a second."""
-    sizes: list[float] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            sizes.append(measure.proportional_of_group(server.process.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield sizes
-    finally:
-        done.set()
-        watcher.join()
-
-
 def closed_loop(server: Server, clients: int, seconds: float) -> None:
     start, numbers = time.perf_counter(), itertools.count()
 
@@ -268,7 +248,7 @@ def measured(kind: Kind, contents: list[bytes], texts: list[list[str]], load: Ca
     try:
         server.warm_up()
         start = time.perf_counter()
-        with memory_of(server) as sizes:
+        with measure.sampled(lambda: measure.proportional_of_group(server.process.pid), 1.0) as sizes:
             load(server)
         seconds = time.perf_counter() - start
     finally:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PROCESS = Path("/proc/self")
@@ -30,6 +33,25 @@ def proportional_of_group(group: int) -> float:
         except (OSError, StopIteration):
             continue  # it ended meanwhile
     return total
+
+
+@contextmanager
+def sampled(figure: Callable[[], float], seconds: float) -> Iterator[list[float]]:
+    """What `figure` says every so many seconds, from a thread of its own, until the end."""
+    taken: list[float] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(seconds):
+            taken.append(figure())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield taken
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def _kilobytes(file: str, field: str, process: Path = PROCESS) -> float:

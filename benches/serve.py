@@ -142,7 +142,6 @@ def many(contents: list[bytes], seconds: float) -> None:
     statuses: list[int] = []
     right: list[bool] = []
     took: list[float] = []
-    memory: list[float] = []
     with server() as (port, process):
 
         def ask() -> Callable[[int], None]:
@@ -160,18 +159,10 @@ def many(contents: list[bytes], seconds: float) -> None:
 
             return call
 
-        def watch() -> None:
-            while not done.wait(seconds / 10):
-                memory.append(measure.proportional(measure.Path(f"/proc/{process}")))
-
-        done = threading.Event()
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        begin = time.perf_counter()
-        closed_loop(MANY, seconds, ask)
-        elapsed = time.perf_counter() - begin
-        done.set()
-        watcher.join()
+        with measure.sampled(lambda: measure.proportional(measure.Path(f"/proc/{process}")), seconds / 10) as memory:
+            begin = time.perf_counter()
+            closed_loop(MANY, seconds, ask)
+            elapsed = time.perf_counter() - begin
     p50, p99 = np.percentile(took, [50, 99])
     rate = len(took) / elapsed
     counts = dict(collections.Counter(statuses))

@@ -6,7 +6,6 @@ PAGES is a JSON file of [path, Tesseract's language] pairs. Runs in the engine's
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import logging
 import multiprocessing
@@ -194,31 +193,20 @@ def main() -> None:
     first = time.perf_counter() - begin
     with ThreadPoolExecutor(min(clients, 4)) as warm:
         texts.extend(warm.map(read, images[1:]))
-    peak, ended = 0.0, threading.Event()
 
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(0.5):
-            peak = max(peak, measure.proportional_of_group(os.getpid()))
+    def timed(turn: int) -> float:
+        start = time.perf_counter()
+        read(images[turn % len(images)])
+        return time.perf_counter() - start
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    turns, times = itertools.count(), []
-    begin, used = time.perf_counter(), cpu()
-
-    def client(_: int) -> None:
-        while (turn := next(turns)) < answers:
-            start = time.perf_counter()
-            read(images[turn % len(images)])
-            times.append(time.perf_counter() - start)
-
-    with ThreadPoolExecutor(clients) as pool:
-        list(pool.map(client, range(clients)))
-    seconds, used = time.perf_counter() - begin, cpu() - used
-    ended.set()
-    watcher.join()
+    with measure.sampled(lambda: measure.proportional_of_group(os.getpid()), 0.5) as sizes:
+        begin, used = time.perf_counter(), cpu()
+        with ThreadPoolExecutor(clients) as pool:
+            times = list(pool.map(timed, range(answers)))
+        seconds, used = time.perf_counter() - begin, cpu() - used
     quantiles = {f"p{percent}": quantile(times, percent / 100) for percent in (50, 95, 99)}
-    figures = {"rate": answers / seconds, "cpu": used / answers, **quantiles, "memory": peak, "first": first, "texts": texts}
+    memory = max(sizes, default=0.0)
+    figures = {"rate": answers / seconds, "cpu": used / answers, **quantiles, "memory": memory, "first": first, "texts": texts}
     print(json.dumps(figures), flush=True)
     os._exit(0)  # a pool's end, and some engines', takes long
 

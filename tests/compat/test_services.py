@@ -9,7 +9,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -79,22 +78,14 @@ def alone(running: before_after.Service, route: str) -> list[object]:
 
 def together(running: before_after.Service, routes: list[str], count: int, wanted: list[object]) -> Counter[str]:
     """What became of `count` requests from clients that each send the next one when they have their answer."""
-    lock, numbers, outcome = threading.Lock(), iter(range(count)), Counter[str]()
 
-    def client(_: int) -> None:
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            page = number % len(PAGES)
-            answer = ask(running, routes[number % len(routes)], PAGES[page].read_bytes())
-            with lock:
-                outcome["right" if answer == wanted[page] else "wrong text" if isinstance(answer, list) else "failed"] += 1
+    def request(number: int) -> str:
+        page = number % len(PAGES)
+        answer = ask(running, routes[number % len(routes)], PAGES[page].read_bytes())
+        return "right" if answer == wanted[page] else "wrong text" if isinstance(answer, list) else "failed"
 
     with ThreadPoolExecutor(CLIENTS) as clients:
-        list(clients.map(client, range(CLIENTS)))
-    return outcome
+        return Counter(clients.map(request, range(count)))
 
 
 @pytest.mark.parametrize("name", ROUTES)

@@ -24,6 +24,29 @@ def assert_same(ours: list[Any], theirs: list[Any]) -> None:
     assert np.allclose(scores(ours), scores(theirs), atol=1e-4)
 
 
+def assert_same_page(theirs: Any, ours: Any, name: str) -> None:
+    """Read, and only detected on."""
+    page = bgr(PAGES / name)
+    assert_same(ours.ocr(page), theirs.ocr(page))
+    assert_same(ours.ocr(page, rec=False), theirs.ocr(page, rec=False))
+
+
+def assert_same_blank_page(theirs: Any, ours: Any, **keywords: bool) -> None:
+    page = np.full((64, 320, 3), 255, np.uint8)
+    assert_same(ours.ocr(page, **keywords), theirs.ocr(page, **keywords))
+
+
+def assert_formulas_are_cut_out_alike(theirs: Any, ours: Any) -> None:
+    """A formula in the middle third of a line."""
+    page = bgr(PAGES / NAMES[3])
+    (left, top), _, (right, bottom), _ = theirs.ocr(page, rec=False)[0][2]
+    third = int((right - left) / 3)
+    formulas = [{"bbox": [int(left) + third, int(top), int(right) - third, int(bottom)]}]
+    wanted = theirs.ocr(page, rec=False, mfd_res=formulas)
+    assert wanted != theirs.ocr(page, rec=False)
+    assert_same(ours.ocr(page, rec=False, mfd_res=formulas), wanted)
+
+
 def _without_scores(value: Any) -> Any:
     if isinstance(value, tuple):
         return ["text", value[0]]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comparing import LINES, NAMES, PAGES, assert_same, bgr, scores
+from comparing import LINES, NAMES, PAGES, assert_formulas_are_cut_out_alike, assert_same, assert_same_blank_page, bgr, scores
 from threadsafe_ocr import model_sets
 from threadsafe_ocr.compat.mineru.ocr import MinerUOCR
 
@@ -53,15 +53,7 @@ def test_texts_are_mineru4s_and_slanted_lines_differ_as_its_warp_does_from_openc
 
 
 def test_formulas_are_cut_out_of_lines_as_in_mineru4(pair: tuple[Any, MinerUOCR]) -> None:
-    theirs, ours = pair
-    page = bgr(PAGES / NAMES[3])
-    box = theirs.ocr(page, rec=False)[0][2]
-    (left, top), (right, bottom) = box[0], box[2]
-    third = int((right - left) / 3)
-    formulas = [{"bbox": [int(left) + third, int(top), int(right) - third, int(bottom)]}]
-    wanted = theirs.ocr(page, rec=False, mfd_res=formulas)
-    assert wanted != theirs.ocr(page, rec=False)
-    assert_same(ours.ocr(page, rec=False, mfd_res=formulas), wanted)
+    assert_formulas_are_cut_out_alike(*pair)
 
 
 def test_the_detector_alone_gives_boxes_as_they_are_found(pair: tuple[Any, MinerUOCR]) -> None:
@@ -85,9 +77,7 @@ def test_lines_by_themselves_read_as_in_mineru4(pair: tuple[Any, MinerUOCR]) -> 
 
 @pytest.mark.parametrize("keywords", [{}, {"rec": False}, {"det": False}])
 def test_a_blank_page_has_mineru4s_shape(pair: tuple[Any, MinerUOCR], keywords: dict[str, bool]) -> None:
-    theirs, ours = pair
-    page = np.full((64, 320, 3), 255, np.uint8)
-    assert_same(ours.ocr(page, **keywords), theirs.ocr(page, **keywords))
+    assert_same_blank_page(*pair, **keywords)
 
 
 def test_signatures_and_progress_are_as_mineru_asks_for_them(pair: tuple[Any, MinerUOCR]) -> None:

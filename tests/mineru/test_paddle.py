@@ -9,10 +9,9 @@ import sys
 import types
 from typing import Any
 
-import numpy as np
 import pytest
 
-from comparing import LINES, NAMES, PAGES, assert_same, bgr
+from comparing import LINES, NAMES, assert_formulas_are_cut_out_alike, assert_same, assert_same_blank_page, assert_same_page, bgr
 from threadsafe_ocr import model_sets
 from threadsafe_ocr.compat.mineru.ocr import MinerUOCR
 from threadsafe_ocr.compat.mineru.profiles import MAGIC1
@@ -34,21 +33,11 @@ def pair() -> tuple[Any, MinerUOCR]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_boxes_and_texts_are_the_hosts(pair: tuple[Any, MinerUOCR], name: str) -> None:
-    theirs, ours = pair
-    page = bgr(PAGES / name)
-    assert_same(ours.ocr(page), theirs.ocr(page))
-    assert_same(ours.ocr(page, rec=False), theirs.ocr(page, rec=False))
+    assert_same_page(*pair, name)
 
 
 def test_formulas_are_cut_out_of_lines_as_by_the_host(pair: tuple[Any, MinerUOCR]) -> None:
-    theirs, ours = pair
-    page = bgr(PAGES / NAMES[3])
-    (left, top), _, (right, bottom), _ = theirs.ocr(page, rec=False)[0][2]
-    third = int((right - left) / 3)
-    formulas = [{"bbox": [int(left) + third, int(top), int(right) - third, int(bottom)]}]
-    wanted = theirs.ocr(page, rec=False, mfd_res=formulas)
-    assert wanted != theirs.ocr(page, rec=False)
-    assert_same(ours.ocr(page, rec=False, mfd_res=formulas), wanted)
+    assert_formulas_are_cut_out_alike(*pair)
 
 
 def test_lines_by_themselves_read_as_by_the_host(pair: tuple[Any, MinerUOCR]) -> None:
@@ -59,6 +48,4 @@ def test_lines_by_themselves_read_as_by_the_host(pair: tuple[Any, MinerUOCR]) ->
 
 @pytest.mark.parametrize("keywords", [{}, {"rec": False}])
 def test_a_blank_page_has_the_hosts_shape(pair: tuple[Any, MinerUOCR], keywords: dict[str, bool]) -> None:
-    theirs, ours = pair
-    page = np.full((64, 320, 3), 255, np.uint8)
-    assert_same(ours.ocr(page, **keywords), theirs.ocr(page, **keywords))
+    assert_same_blank_page(*pair, **keywords)

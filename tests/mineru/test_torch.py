@@ -11,12 +11,21 @@ import importlib.metadata
 import importlib.util
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import pytest
 import torch
 
-from comparing import LINES, NAMES, PAGES, assert_same, bgr, scores
+from comparing import (
+    LINES,
+    NAMES,
+    PAGES,
+    assert_formulas_are_cut_out_alike,
+    assert_same,
+    assert_same_blank_page,
+    assert_same_page,
+    bgr,
+    scores,
+)
 from threadsafe_ocr import model_sets
 from threadsafe_ocr.compat.mineru import profiles
 from threadsafe_ocr.compat.mineru.ocr import MinerUOCR
@@ -95,21 +104,11 @@ def pair(request: pytest.FixtureRequest, host: Any) -> tuple[Any, MinerUOCR]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_boxes_and_texts_are_the_hosts(pair: tuple[Any, MinerUOCR], name: str) -> None:
-    theirs, ours = pair
-    page = bgr(PAGES / name)
-    assert_same(ours.ocr(page), theirs.ocr(page))
-    assert_same(ours.ocr(page, rec=False), theirs.ocr(page, rec=False))
+    assert_same_page(*pair, name)
 
 
 def test_formulas_are_cut_out_of_lines_as_by_the_host(pair: tuple[Any, MinerUOCR]) -> None:
-    theirs, ours = pair
-    page = bgr(PAGES / NAMES[3])
-    (left, top), _, (right, bottom), _ = theirs.ocr(page, rec=False)[0][2]
-    third = int((right - left) / 3)
-    formulas = [{"bbox": [int(left) + third, int(top), int(right) - third, int(bottom)]}]
-    wanted = theirs.ocr(page, rec=False, mfd_res=formulas)
-    assert wanted != theirs.ocr(page, rec=False)
-    assert_same(ours.ocr(page, rec=False, mfd_res=formulas), wanted)
+    assert_formulas_are_cut_out_alike(*pair)
 
 
 def test_the_detector_alone_gives_boxes_as_they_are_found(pair: tuple[Any, MinerUOCR]) -> None:
@@ -130,6 +129,4 @@ def test_lines_by_themselves_read_as_by_the_host(pair: tuple[Any, MinerUOCR]) ->
 
 @pytest.mark.parametrize("keywords", [{}, {"rec": False}, {"det": False}])
 def test_a_blank_page_has_the_hosts_shape(pair: tuple[Any, MinerUOCR], keywords: dict[str, bool]) -> None:
-    theirs, ours = pair
-    page = np.full((64, 320, 3), 255, np.uint8)
-    assert_same(ours.ocr(page, **keywords), theirs.ocr(page, **keywords))
+    assert_same_blank_page(*pair, **keywords)

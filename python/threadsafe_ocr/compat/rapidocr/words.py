@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from threadsafe_ocr.compat.rapidocr.output import DIGITS, Word
 from threadsafe_ocr.result import TextLine
@@ -20,8 +21,10 @@ def of(line: TextLine, *, characters: bool = False) -> tuple[Word, ...]:
     Words are between blanks and gaps; in a line with any Chinese character, or with `characters`, every character stands for itself.
     A score is the mean of its own characters'.
     """
-    groups = list(_groups(line))
-    if not groups or line.columns is None or line.character_scores is None:
+    if line.columns is None or line.character_scores is None:
+        return ()
+    groups = list(_groups(line.text, line.columns))
+    if not groups:
         return ()
     a, b, c, d = np.roll(line.polygon, -line.first_corner, axis=0)
     length = int(max(np.linalg.norm(b - a), np.linalg.norm(c - d)))
@@ -46,18 +49,16 @@ def of(line: TextLine, *, characters: bool = False) -> tuple[Word, ...]:
     return tuple(words)
 
 
-def _groups(line: TextLine) -> Iterator[tuple[int, int]]:
+def _groups(text: str, columns: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
     """First and last index of runs of characters of one kind, Chinese or not, without blanks and gaps between them."""
-    if line.columns is None:
-        return
     first = 0
-    for at, character in enumerate(line.text):
+    for at, character in enumerate(text):
         if character.isspace():
             first = at + 1
             continue
-        following = line.text[at + 1 : at + 2]
+        following = text[at + 1 : at + 2]
         goes_on = following and not following.isspace() and _is_chinese(following) == _is_chinese(character)
-        if not goes_on or line.columns[at + 1] - line.columns[at] > GAP:
+        if not goes_on or columns[at + 1] - columns[at] > GAP:
             yield first, at
             first = at + 1
 
