@@ -73,8 +73,8 @@ service: Flask's threaded server, or FastAPI's `def` under uvicorn. Every reques
 on the main thread of a process of its own), an error, another text, or lost because the service died or hung, which is then started anew.
 Pages/s counts right answers only. Memory is the largest sum over the service's processes (PSS). PaddleOCR runs PP-OCRv4 with its defaults
 and `use_angle_cls=True`; on {equal} of the {pages} pages threadsafe-ocr with the same networks and settings reads the same lines alone.
-"As installed" it reads with larger networks, and pages in full size; PaddleOCR shrinks them to 960 pixels. How often the first four rows
-fail, and how, differs from run to run.
+"As installed" it reads with larger networks, and shrinks pages to 1120 pixels, those of small print not at all; PaddleOCR to 960. How often
+the first four rows fail, and how, differs from run to run.
 
 | engine | service | right | `could not execute a primitive` | other errors | wrong text | lost | crashes | right pages/s | peak, MB |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
