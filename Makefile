@@ -45,6 +45,7 @@ soak: install
 
 # RapidOCR, PaddleOCR, MinerU and Tesseract beside this package; writes its section of docs/performance.md. Hours; benches/side_by_side.py has pieces.
 bench: install
+	$(BIN)/threadsafe-ocr models get v6-tiny
 	$(BIN)/python benches/side_by_side.py
 
 # What is added to the bare networks, and where a page's time goes; ten minutes.

@@ -152,6 +152,10 @@ def ours_fast() -> Read:
     return ours(precision="fast")
 
 
+def ours_tiny() -> Read:
+    return ours(models="v6-tiny")
+
+
 def ours_rapid() -> Read:
     from threadsafe_ocr.compat.rapidocr import RapidOCR
 
@@ -164,7 +168,7 @@ def ours_rapid() -> Read:
     return read
 
 
-MAKERS = (rapid, rapid_single, rapid_lock, rapid_pool, paddle, mineru, tesseract, ours_rapid, ours, ours_fast)
+MAKERS = (rapid, rapid_single, rapid_lock, rapid_pool, paddle, mineru, tesseract, ours_rapid, ours, ours_fast, ours_tiny)
 ENGINES = {maker.__name__: maker for maker in MAKERS}
 
 

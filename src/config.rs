@@ -83,9 +83,10 @@ impl Default for DetectionOptions {
     /// A first look at a long side of 1120, and a second one at the page's own size, as `PaddleOCR` 3.7 has it, where letters are small:
     /// two thirds of the CPU time of always the latter on 56 pages of eight sets, and 495 wrong characters of 49,450 instead of 475. 960 first:
     /// another 7 % less, 495 too, and 98 instead of 53 of 4,864 on one page in 19 formats. 1120 alone loses small print (page CER of dense PDF
-    /// pages 0.09). Thresholds by page CER on the nine measured sets, at the page's own size: against Paddle's 0.6 and 1.5, `box_thresh` 0.5 and `unclip_ratio` 1.6 give 0.0069 for 0.0074
-    /// on English pages, 0.0123 for 0.0133 on Chinese ones, 0.0071 for 0.0112 on photos, 0.0345 for 0.0345 on receipts, 0.0067 for 0.0066
-    /// on dense PDF pages, 0.0109 for 0.0101 on one page in 19 formats. Dilation and a ratio of 1.7 win on English and lose on the others.
+    /// pages 0.09). Thresholds by page CER on the nine measured sets, at the page's own size: against Paddle's 0.6 and 1.5, `box_thresh` 0.5 and
+    /// `unclip_ratio` 1.6 give 0.0069 for 0.0074 on English pages, 0.0123 for 0.0133 on Chinese ones, 0.0071 for 0.0112 on photos, 0.0345 for
+    /// 0.0345 on receipts, 0.0067 for 0.0066 on dense PDF pages, 0.0109 for 0.0101 on one page in 19 formats. Dilation and a ratio of 1.7 win on
+    /// English and lose on the others. `thresh` 0.3 and `max_side` 4000 are `PaddleOCR` 3.7's; 3,000 candidates are those of PP-OCRv6's own file.
     fn default() -> Self {
         Self {
             limit_side_len: 1120,
@@ -136,8 +137,9 @@ pub struct RecognitionOptions {
 
 impl Default for RecognitionOptions {
     /// A least width of 160: against Paddle's 320 a quarter less CPU time on receipts and dense PDF pages, and 2 characters of 982 more
-    /// wrong on photos, none elsewhere; 48 costs receipts another 0.003 of CER. Steps of 32 pixels let lines of like width share runs, and change no set's CER by more than 0.0001.
-    /// Below a score of 0.3 there is no text: no set's CER changes, and boxes around drawings give no empty lines.
+    /// wrong on photos, none elsewhere; 48 costs receipts another 0.003 of CER. Steps of 32 pixels let lines of like width share runs, and change
+    /// no set's CER by more than 0.0001. 3,200 wide is `PaddleOCR` 3.7's limit. Below a score of 0.3 there is no text: no set's CER
+    /// changes, and boxes around drawings give no empty lines.
     fn default() -> Self {
         Self { score_thresh: 0.3, width_step: 32, min_width: 160, max_width: 3200, group: 0 }
     }

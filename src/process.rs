@@ -179,7 +179,8 @@ impl Process {
 /// a card better, but ONNX Runtime does not tell it, and asking CUDA takes unsafe calls.
 const CUDA_ACTIVATION_BYTES: usize = 4 << 30;
 const CPU_ACTIVATION_BYTES: usize = 512 << 20;
-/// Crops in a GPU's run of recognition: enough to fill the card, few enough that a lone page does not pay for blanks.
+/// Crops in a GPU's run of recognition; unmeasured: no card was at hand. On a core it is 1: runs of 4 read 47.9 crops a second, single ones 51.8
+/// (AVX2, onnxruntime 1.32, two threads).
 const CUDA_RUN_SIZE: usize = 8;
 /// Workers, and so streams, of a model on a GPU: one's copies and host work overlap the other's compute.
 const CUDA_WORKERS: usize = 2;
