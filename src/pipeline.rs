@@ -1,6 +1,7 @@
 //! One page, as an `async fn` in straight-line code: decode, detect, cut out, orient, recognise, filter.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,13 +123,23 @@ pub(crate) struct Reader {
     pub bytes_per_pixel: usize,
 }
 
+/// The recogniser that goes first.
+#[derive(Debug)]
+pub(crate) struct FirstReader {
+    pub reader: Reader,
+    /// Its reading counts from this score on.
+    pub accept_score: f32,
+    /// What it knows.
+    pub alphabet: HashSet<char>,
+}
+
 /// The nets of a set on a device, and what their runs cost.
 #[derive(Debug)]
 pub struct Nets {
     pub(crate) det: Arc<Net>,
     pub(crate) rec: Reader,
-    /// A cascade's first reader, and the score from which its reading counts.
-    pub(crate) rec_first: Option<(Reader, f32)>,
+    /// A cascade's first reader.
+    pub(crate) rec_first: Option<FirstReader>,
     pub(crate) cls: Option<Arc<Net>>,
     pub(crate) costs: Costs,
     /// Groups of workers that run detection and orientation.
@@ -161,7 +172,7 @@ impl Nets {
     /// Reading a line of this input width. Of a cascade's lines about a third are read twice.
     fn reading_cost(&self, width: u32) -> f64 {
         let (rec, width) = (self.rec.ms_per_pixel, f64::from(width));
-        self.rec_first.as_ref().map_or(width * rec, |(first, _)| width * (first.ms_per_pixel + rec / 3.0))
+        self.rec_first.as_ref().map_or(width * rec, |first| width * (first.reader.ms_per_pixel + rec / 3.0))
     }
 
     fn detection_cost(&self, pixels: f64) -> f64 {
@@ -542,14 +553,28 @@ async fn read_again(page: &Page, found: &[Found], verdicts: &mut [Verdict], read
 type Read = (Reading, usize);
 
 /// Lines, and whether to turn each.
+///
+/// Of a cascade, the first reader's word counts where it is sure. It is sure of the nearest character that it knows, too: where the second
+/// one finds a character that the first does not know, as in traditional Chinese, it reads all lines of the request (page CER of photos 0.014,
+/// not 0.021; no other set has such a page).
 async fn recognize_lines(page: &Page, lines: impl Iterator<Item = (&Found, bool)>) -> Result<Vec<Read>> {
     let (nets, lines) = (&page.nets, lines.collect::<Vec<_>>());
-    let Some((first, accept)) = &nets.rec_first else { return read_by(page, &nets.rec, &lines).await };
-    let mut read = read_by(page, first, &lines).await?;
-    let unsure: Vec<usize> = (0..lines.len()).filter(|&i| read[i].0.score < *accept).collect();
-    let unsure_lines: Vec<_> = unsure.iter().map(|&i| lines[i]).collect();
-    for (i, better) in unsure.into_iter().zip(read_by(page, &nets.rec, &unsure_lines).await?) {
-        read[i] = better;
+    let Some(first) = &nets.rec_first else { return read_by(page, &nets.rec, &lines).await };
+    let mut read = read_by(page, &first.reader, &lines).await?;
+    let (sure, unsure): (Vec<_>, Vec<_>) = (0..lines.len()).partition(|&i| read[i].0.score >= first.accept_score);
+    for again in [unsure, sure] {
+        let chosen: Vec<_> = again.iter().map(|&i| lines[i]).collect();
+        let better = read_by(page, &nets.rec, &chosen).await?;
+        let is_known = better
+            .iter()
+            .flat_map(|(reading, _)| reading.text.chars())
+            .all(|character| first.alphabet.contains(&character));
+        for (i, better) in again.into_iter().zip(better) {
+            read[i] = better;
+        }
+        if is_known {
+            break;
+        }
     }
     Ok(read)
 }

@@ -16,7 +16,7 @@ use crate::config::DeviceConfig;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::models::{ModelSet, Recogniser, dictionary};
-use crate::pipeline::{Nets, Reader, Stages};
+use crate::pipeline::{FirstReader, Nets, Reader, Stages};
 use crate::runtime::{Device, Net};
 use crate::schedule::Stop;
 use crate::schedule::executor::Executor;
@@ -238,7 +238,11 @@ impl DeviceState {
         check_detection(&det, set)?;
         let rec = self.reader(&mut loaded, &set.rec, "rec")?;
         let rec_first = match &set.rec_first {
-            Some((first, accept)) => Some((self.reader(&mut loaded, first, "rec1")?, *accept)),
+            Some((first, accept)) => {
+                let reader = self.reader(&mut loaded, first, "rec1")?;
+                let alphabet = reader.dictionary.iter().flat_map(|entry| entry.chars()).collect();
+                Some(FirstReader { reader, accept_score: *accept, alphabet })
+            }
             None => None,
         };
         let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, "cls")).transpose()?;

@@ -46,6 +46,22 @@ def test_with_paddleocrs_settings_the_answer_is_paddleocrs(ocr: ThreadSafeOCR, g
     assert np.abs(corners - np.array(oracle["rec_polys"])).max() <= 1
 
 
+def test_the_fast_precision_reads_again_what_its_first_reader_cannot_know(ocr: ThreadSafeOCR) -> None:
+    """The small recogniser has few traditional characters and takes others for them without a doubt."""
+    page = PAGES.parent / "traditional.png"
+    with ThreadSafeOCR("v6-cascade") as named, ThreadSafeOCR(precision="fast") as fast:
+        assert [line.text for line in fast.read(page).lines] == [line.text for line in ocr.read(page).lines]
+        assert key(named.read(page)) == key(fast.read(page))
+
+
+def test_the_fast_precision_reads_print_as_well(ocr: ThreadSafeOCR) -> None:
+    page = PAGES / "docs_zh" / "qyxf-book-doc-p005.png"
+    with ThreadSafeOCR(precision="fast") as fast:
+        read, again = fast.read(page), ocr.read(page)
+    assert difflib.SequenceMatcher(None, "".join(read.text.split()), "".join(again.text.split()), autojunk=False).ratio() > 0.99
+    assert key(read) != key(again), "it is another reader"
+
+
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.name)
 def test_every_format_reads_the_same_text(ocr: ThreadSafeOCR, band: OcrResult, path: Path) -> None:
     page = ocr.read(path)
