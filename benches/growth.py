@@ -63,7 +63,7 @@ def line() -> np.ndarray:
 
 
 def lines() -> Iterator[Point]:
-    """One page with more and more of its places taken by the same line."""
+    """One page with more and more of its places taken by the same line, each in a shade of its own: equal lines are read once."""
     text, columns, rows = line(), 20, 50
     height, width = (side + 20 for side in text.shape[:2])
     with ThreadSafeOCR() as ocr:
@@ -72,7 +72,8 @@ def lines() -> Iterator[Point]:
             page = np.full((rows * height, columns * width, 3), 255, np.uint8)
             for place in range(0, columns * rows, columns * rows // count):
                 row, column = divmod(place, columns)
-                page[row * height + 10 :, column * width + 10 :][: height - 20, : width - 20] = text
+                shade = np.array([place % 10, place // 10 % 10, place // 100], np.uint8)
+                page[row * height + 10 :, column * width + 10 :][: height - 20, : width - 20] = np.maximum(text, shade) - shade
             found: list[int] = []
             yield measured(count, lambda page=page, found=found: found.append(len(ocr.read(page).lines)))
             print(f"{count} lines, {found[0]} found", file=sys.stderr)

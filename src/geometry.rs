@@ -975,6 +975,21 @@ pub fn crop(image: &Image, quad: &Quad, upside_down: bool) -> Option<Image> {
     }
 }
 
+/// The pixels of the rows inside a quad that stands upright on the image; none where it does not.
+#[must_use]
+pub fn rows_inside<'a>(image: &'a Image, Quad([a, b, c, d]): &Quad) -> Option<impl Iterator<Item = &'a [u8]>> {
+    let is_near = |x: f32, y: f32| (x - y).abs() < 0.01;
+    if !(is_near(a.x, d.x) && is_near(b.x, c.x) && is_near(a.y, b.y) && is_near(c.y, d.y)) {
+        return None;
+    }
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let within = |side: f32, most: usize| (side.round().max(0.0) as usize).min(most);
+    let (left, right) = (within(a.x, width), within(c.x, width));
+    let (top, bottom) = (within(a.y, height), within(c.y, height));
+    let row = move |y: usize| image.pixels().get((y * width + left) * 3..(y * width + right) * 3).unwrap_or_default();
+    Some((top..bottom).map(row))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -46,6 +46,29 @@ def test_with_paddleocrs_settings_the_answer_is_paddleocrs(ocr: ThreadSafeOCR, g
     assert np.abs(corners - np.array(oracle["rec_polys"])).max() <= 1
 
 
+def runs(ocr: ThreadSafeOCR) -> int:
+    return ocr.stats()["inference_seconds"]["recognition"]["count"]
+
+
+def test_lines_of_the_same_pixels_are_read_once_and_answered_each(ocr: ThreadSafeOCR) -> None:
+    one, other = bgr(LINES[0]), bgr(LINES[1])
+    alone = [ocr.recognize(line) for line in (one, other)]
+    before = runs(ocr)
+    assert [read.text for read in ocr.recognize([one, other, one.copy(), one])] == [alone[i].text for i in (0, 1, 0, 0)]
+    assert runs(ocr) - before == 2
+    height, width = one.shape[:2]
+    page = np.full((4 * height + 200, width + 80, 3), 255, np.uint8)
+    for place in range(3):
+        page[40 + place * (height + 40) :, 40:][:height, :width] = one
+    before = runs(ocr)
+    first, *others = ocr.read(page, use_textline_orientation=False).lines
+    assert len(others) == 2 and runs(ocr) - before == 1
+    assert {(line.text, line.score) for line in others} == {(first.text, first.score)}
+    page[60 : 60 + height // 4, 60] -= 1
+    shaded = ocr.read(page, use_textline_orientation=False).lines
+    assert len(shaded) == 3 and runs(ocr) - before == 3, "a shade makes another line"
+
+
 def test_the_fast_precision_reads_again_what_its_first_reader_cannot_know(ocr: ThreadSafeOCR) -> None:
     """The small recogniser has few traditional characters and takes others for them without a doubt."""
     page = PAGES.parent / "traditional.png"
