@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import io
@@ -25,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from conftest import DATA, LINES, PAGES, TEXT
 from serving import Server, png, slow_page, tiff
 from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
+from threadsafe_ocr.server import ServerSettings, create_app
 
 LINE = LINES[0].read_bytes()
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -409,6 +411,29 @@ def test_keys_cross_origin_and_a_clients_share(tmp_path: Path) -> None:
         while server.client.get("/v1/stats", headers=one).json()["active"] > 0:
             pass
         assert page_of(server.read(LINE, headers=one))["text"] == TEXT
+
+
+def test_keys_shares_and_the_shutdown_hold_behind_a_root_path(ocr: ThreadSafeOCR) -> None:
+    app = create_app(ServerSettings(api_keys=("one",), max_per_client=1), ocr)
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app, root_path="/behind")
+        async with httpx.AsyncClient(transport=transport, base_url="http://x/behind") as client:
+
+            async def read(path: str = "/v1/read", key: str = "one") -> httpx.Response:
+                return await client.post(path, files={"file": LINE}, headers={"X-API-Key": key})
+
+            problem(await read(key=""), 401, "Unauthorized")
+            first, second = await asyncio.gather(read(), read())
+            assert page_of(first)["text"] == TEXT
+            problem(second, 429, "TooManyRequests")
+            assert (await read("/ocr")).json()["errorCode"] == 400, "the form of PaddleX"
+            numbers = await client.get("/metrics", headers={"X-API-Key": "one"})
+            assert 'path="/v1/read"' in numbers.text
+            app.state.service.closing = True
+            problem(await read(), 503, "ShuttingDown")
+
+    asyncio.run(ask())
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ class Access:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
         noted: dict[str, object] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, log=noted)
+        path = _path(scope)
+        scope.setdefault("state", {}).update(request_id=request_id, path=path, log=noted)
 
         async def numbered(message: Message) -> None:
             nonlocal status
@@ -57,12 +58,18 @@ class Access:
             await answer(problem, scope, self.service)(scope, receive, numbered)
         finally:
             seconds = time.perf_counter() - start
-            self.metrics.answered(scope["path"], status, seconds)
-            if scope["path"] in READS and status == 200:
+            self.metrics.answered(path, status, seconds)
+            if path in READS and status == 200:
                 self.service.latencies.append(seconds)
             client = scope["client"][0] if scope.get("client") else None
-            line = {"request_id": request_id, "client": client, "method": scope["method"], "path": scope["path"], "status": status}
+            line = {"request_id": request_id, "client": client, "method": scope["method"], "path": path, "status": status}
             log.info(json.dumps({"time": _now(), **line, "seconds": round(seconds, 4), **noted}))
+
+
+def _path(scope: Scope) -> str:
+    """As the routes have it: without the root path, which the server or a mount puts before it. All that asks which call it is asks this."""
+    path, root = scope["path"], scope.get("root_path", "")
+    return path[len(root) :] if path.startswith(f"{root}/") else path
 
 
 def _now() -> str:
