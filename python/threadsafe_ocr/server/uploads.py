@@ -22,6 +22,8 @@ from threadsafe_ocr.server.service import ServerSettings, Share
 
 # Beside the file: the fields, and what a form puts around them.
 AROUND = 64 << 10
+# Objects, lists and members of a JSON body, far more than a request has; base64 has none of these characters.
+MOST_JSON = 10_000
 
 
 T = TypeVar("T")
@@ -117,6 +119,9 @@ async def json_object(request: Request, settings: ServerSettings, share: Share) 
     # Base64 takes four characters for three bytes.
     most = settings.max_upload * 4 // 3 + AROUND
     body = b"".join([piece async for piece in pieces(request, most, share, settings.max_upload)])
+    # Before it is parsed, since an empty object takes two bytes of a body and 64 of memory.
+    if sum(map(body.count, b"{[,")) > MOST_JSON:
+        raise Problem(400, "InvalidJson", f"the body has more than {MOST_JSON} objects, lists and members; it needs a file and its options")
     try:
         members = json.loads(body)
     except (ValueError, RecursionError) as error:
