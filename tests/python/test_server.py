@@ -11,7 +11,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from conftest import DATA, LINES, PAGES, TEXT
 from serving import Server, png, slow_page, tiff
 from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
-from threadsafe_ocr.server import ServerSettings, create_app
+from threadsafe_ocr.server import ServerSettings, create_app, reading
 
 LINE = LINES[0].read_bytes()
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -241,6 +241,29 @@ def test_no_answer_within_the_clients_time_is_a_504(server: Server) -> None:
     assert "timeout" in problem(server.read(slow_page(), headers={"X-Request-Timeout": "0.2"}), 504, "OcrTimeoutError")
     for value in ("soon", "-1", "nan", "inf"):
         problem(server.read(LINE, headers={"X-Request-Timeout": value}), 400, "InvalidField")
+
+
+def test_the_clients_time_holds_for_the_upload_and_for_writing_the_answer(ocr: ThreadSafeOCR, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(ocr=ocr)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            for path in ("/v1/read", "/v1/read/stream"):
+                headers = {"Content-Type": "application/json", "X-Request-Timeout": "0.5"}
+                refused = await client.post(path, content=dripping(), headers=headers)
+                assert "upload" in problem(refused, 504, "OcrTimeoutError")
+            monkeypatch.setattr(reading, "formatted", lambda *_, **__: time.sleep(3))
+            start = time.monotonic()
+            refused = await client.post("/v1/read", files={"file": LINE}, headers={"X-Request-Timeout": "1.5"})
+            assert "written" in problem(refused, 504, "OcrTimeoutError")
+            assert time.monotonic() - start < 2.5
+
+    asyncio.run(ask())
 
 
 def test_what_is_not_there_is_told_in_the_same_form(server: Server) -> None:

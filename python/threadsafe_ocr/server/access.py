@@ -67,7 +67,7 @@ class Access:
 
 
 def _path(scope: Scope) -> str:
-    """As the routes have it: without the root path, which the server or a mount puts before it. All that asks which call it is asks this."""
+    """As the routes have it: without the root path, which a server or a mount puts before it."""
     path, root = scope["path"], scope.get("root_path", "")
     return path[len(root) :] if path.startswith(f"{root}/") else path
 

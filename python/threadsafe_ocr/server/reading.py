@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from threadsafe_ocr import OcrError, OcrResult, problems
+from threadsafe_ocr import OcrError, OcrResult, OcrTimeoutError, problems
 from threadsafe_ocr.problems import Problem
 from threadsafe_ocr.server import documents, openapi, pictures, uploads
 from threadsafe_ocr.server.documents import PageRead, Reading
@@ -92,11 +92,17 @@ async def read(request: Request) -> Response:
     service = service_of(request)
     end = deadline(request, service)
     with service.room.share() as share:
-        upload = await uploads.receive(request, service.settings, share)
+        upload = await uploads.receive(request, service.settings, share, end)
         fields = upload.fields
         pages = await read_all(request, upload.content, _reading(fields), end)
         answer = partial(formatted, content=upload.content, name=upload.name, password=fields.password)
-        return await asyncio.to_thread(answer, [page.result for page in pages], fields.format)
+        writing = asyncio.to_thread(answer, [page.result for page in pages], fields.format)
+        # Long enough for all but large PDFs, whenever the last page came.
+        left = max(end - asyncio.get_running_loop().time(), 0.1)
+        try:
+            return await unless_gone(request, asyncio.wait_for(writing, left))
+        except asyncio.TimeoutError:
+            raise OcrTimeoutError("the answer was not written within the timeout") from None
 
 
 def _reading(fields: Fields, picture: Callable[[Any, OcrResult], str] | None = None) -> Reading:
@@ -112,7 +118,7 @@ async def stream(request: Request) -> Response:
     end = deadline(request, service)
     async with contextlib.AsyncExitStack() as held:
         share = held.enter_context(service.room.share())
-        upload = await uploads.receive(request, service.settings, share)
+        upload = await uploads.receive(request, service.settings, share, end)
         picture = _picture if upload.fields.images else None
         reading = _reading(upload.fields, picture)
         pages = await held.enter_async_context(contextlib.aclosing(documents.read(service, upload.content, reading, end)))
@@ -122,7 +128,7 @@ async def stream(request: Request) -> Response:
 
 
 class Lines(StreamingResponse):
-    """What is `held` for them is given back when the client has them all or is gone, and at `end`, the loop's time, if it does not take them."""
+    """What is `held` for them is given back when the client has them all or is gone, and at `end`, the loop's time, whatever it takes."""
 
     media_type = "application/x-ndjson"
 
