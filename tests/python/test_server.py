@@ -280,6 +280,10 @@ def test_the_state_of_the_server_can_be_asked(server: Server) -> None:
     stats = server.stats()
     assert stats["active"] == 0
     assert stats["upload_bytes"] == 0
+    assert stats["memory_bytes"] / 1e6 == pytest.approx(server.memory(), rel=0.2)
+    before = stats["errors"].get("UnsupportedMediaType", 0)
+    server.read(b"hello")
+    assert server.stats()["errors"]["UnsupportedMediaType"] == before + 1
     assert stats["engine"]["answered"] > 0
 
 
