@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import pickle
 import socket
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from flask import Flask
 
 import threadsafe_ocr
 from conftest import LINES, TEXT, Run
 from serving import free_port
+from threadsafe_ocr.fastapi import Lifespan
 from threadsafe_ocr.flask import ThreadSafeOCR
 
 LINE = LINES[0].read_bytes()
@@ -114,6 +117,45 @@ def test_the_flask_extension_is_the_engine() -> None:
         copy = pickle.loads(pickle.dumps(ocr))
         assert type(copy) is threadsafe_ocr.ThreadSafeOCR
         assert copy.read(LINE).text == TEXT
+
+
+def test_the_engine_of_a_fastapi_application_is_closed_when_that_stops() -> None:
+    app = FastAPI(lifespan=Lifespan())
+
+    async def live() -> threadsafe_ocr.ThreadSafeOCR:
+        async with app.router.lifespan_context(app):
+            assert (await app.state.ocr.aread(LINE)).text == TEXT
+        return app.state.ocr
+
+    with pytest.raises(threadsafe_ocr.EngineClosedError):
+        asyncio.run(live()).read(LINE)
+
+
+def test_a_flask_application_answers_503_when_its_engine_is_closed_and_ends_with_its_process(run_python: Run) -> None:
+    run_python(
+        """
+        from flask import Flask
+        from threadsafe_ocr.flask import ThreadSafeOCR
+
+        app, other = Flask("app"), Flask("other")
+        ocr, closed = ThreadSafeOCR(app), ThreadSafeOCR(other)
+        app.get("/")(lambda: ocr.read(LINE).text)
+        other.get("/")(lambda: closed.read(LINE).text)
+        closed.close()
+        answer = other.test_client().get("/")
+        assert (answer.status_code, answer.json["type"]) == (503, "urn:threadsafe-ocr:EngineClosedError"), answer.text
+        assert app.test_client().get("/").text == TEXT
+
+        def forever():
+            while True:
+                app.test_client().get("/")
+
+        # Nobody closes it: the process ends soon and without a word nevertheless.
+        for _ in range(4):
+            threading.Thread(target=forever, daemon=True).start()
+        time.sleep(0.5)
+        """
+    )
 
 
 def test_every_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_set_up(run_python: Run) -> None:
