@@ -158,7 +158,7 @@ def test_a_flask_application_answers_503_when_its_engine_is_closed_and_ends_with
     )
 
 
-def test_every_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_set_up(run_python: Run) -> None:
+def test_every_request_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_set_up(run_python: Run) -> None:
     run_python(
         """
         import asyncio
@@ -179,12 +179,25 @@ def test_every_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_
             app = create_app()
             transport = httpx.ASGITransport(app)
             async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-                sent = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}
+                sent = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01", "X-Request-ID": "one"}
                 answer = await client.post("/v1/read", files={"file": open(LINE, "rb")}, headers=sent)
                 assert answer.status_code == 200, answer.text
+                finished = exported.get_finished_spans()
+                exported.clear()
+                with trace.get_tracer("an instrumentation").start_as_current_span("instrumented", kind=trace.SpanKind.SERVER):
+                    await client.get("/healthz", headers={"X-Request-ID": "two"})
+                assert (await client.get("/nowhere")).status_code == 404
+            return finished
 
-        asyncio.run(main())
-        spans = {span.name: span for span in exported.get_finished_spans()}
+        spans = {span.name: span for span in asyncio.run(main())}
+        (request,) = [span for span in spans.values() if span.kind == trace.SpanKind.SERVER]
+        assert (request.name, request.parent.span_id) == ("POST /v1/read", int("cd" * 8, 16)), request
+        asked = {"http.request.method": "POST", "http.route": "/v1/read", "http.response.status_code": 200, "ocr.request_id": "one"}
+        assert request.attributes == asked, request.attributes
+        instrumented, nowhere = exported.get_finished_spans()
+        assert (instrumented.name, instrumented.attributes) == ("instrumented", {"ocr.request_id": "two"}), instrumented
+        assert (nowhere.name, nowhere.attributes["http.response.status_code"]) == ("GET other", 404), nowhere
+        assert spans["ocr.read"].parent.span_id == request.context.span_id
         page, steps = spans["ocr.read"], [spans[f"ocr.{step}"] for step in ("decode", "detection", "orientation", "recognition")]
         assert page.context.trace_id == int("ab" * 16, 16), "the client's trace"
         assert (page.attributes["ocr.page"], page.attributes["ocr.lines"]) == (1, 1), page.attributes
