@@ -72,7 +72,8 @@ class Access:
 
 def _path(scope: Scope) -> str:
     """As the routes have it: without the root path, which a server or a mount puts before it."""
-    path, root = scope["path"], scope.get("root_path", "")
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
     return path[len(root) :] if path.startswith(f"{root}/") else path
 
 
