@@ -53,7 +53,10 @@ class ThreadSafeOCR(threadsafe_ocr.ThreadSafeOCR):
         return functools.partial(threadsafe_ocr.ThreadSafeOCR, **made.keywords), arguments
 
     def init_app(self, app: Flask) -> None:
-        """Warms the engine, and answers what it raises in `app`: `app.extensions["threadsafe_ocr"]`."""
+        """Warms the engine, and answers what it raises in `app`: `app.extensions["threadsafe_ocr"]`.
+
+        Flask does not tell when an application is over. The engine ends with the process by itself; `close` ends it sooner.
+        """
         self.warmup()
         app.register_error_handler(OcrError, _answer)
         app.extensions["threadsafe_ocr"] = self

@@ -80,10 +80,10 @@ class Server:
     def stats(self) -> dict[str, object]:
         return self.client.get("/v1/stats").json()
 
-    def memory(self) -> float:
-        """Resident megabytes."""
+    def memory(self, which: str = "VmRSS") -> float:
+        """Resident megabytes; the most so far is `VmHWM`."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith("VmRSS:"))
+        return next(int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith(f"{which}:"))
 
     def log(self) -> list[dict[str, object]]:
         """A line a request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import pickle
 import socket
@@ -15,11 +16,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from flask import Flask
 
 import threadsafe_ocr
 from conftest import LINES, TEXT, Run
 from serving import free_port
+from threadsafe_ocr.fastapi import Lifespan
 from threadsafe_ocr.flask import ThreadSafeOCR
 
 LINE = LINES[0].read_bytes()
@@ -116,7 +119,46 @@ def test_the_flask_extension_is_the_engine() -> None:
         assert copy.read(LINE).text == TEXT
 
 
-def test_every_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_set_up(run_python: Run) -> None:
+def test_the_engine_of_a_fastapi_application_is_closed_when_that_stops() -> None:
+    app = FastAPI(lifespan=Lifespan())
+
+    async def live() -> threadsafe_ocr.ThreadSafeOCR:
+        async with app.router.lifespan_context(app):
+            assert (await app.state.ocr.aread(LINE)).text == TEXT
+        return app.state.ocr
+
+    with pytest.raises(threadsafe_ocr.EngineClosedError):
+        asyncio.run(live()).read(LINE)
+
+
+def test_a_flask_application_answers_503_when_its_engine_is_closed_and_ends_with_its_process(run_python: Run) -> None:
+    run_python(
+        """
+        from flask import Flask
+        from threadsafe_ocr.flask import ThreadSafeOCR
+
+        app, other = Flask("app"), Flask("other")
+        ocr, closed = ThreadSafeOCR(app), ThreadSafeOCR(other)
+        app.get("/")(lambda: ocr.read(LINE).text)
+        other.get("/")(lambda: closed.read(LINE).text)
+        closed.close()
+        answer = other.test_client().get("/")
+        assert (answer.status_code, answer.json["type"]) == (503, "urn:threadsafe-ocr:EngineClosedError"), answer.text
+        assert app.test_client().get("/").text == TEXT
+
+        def forever():
+            while True:
+                app.test_client().get("/")
+
+        # Nobody closes it: the process ends soon and without a word nevertheless.
+        for _ in range(4):
+            threading.Thread(target=forever, daemon=True).start()
+        time.sleep(0.5)
+        """
+    )
+
+
+def test_every_request_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_set_up(run_python: Run) -> None:
     run_python(
         """
         import asyncio
@@ -137,12 +179,25 @@ def test_every_page_and_step_is_a_span_of_the_clients_trace_where_a_provider_is_
             app = create_app()
             transport = httpx.ASGITransport(app)
             async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as client:
-                sent = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}
+                sent = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01", "X-Request-ID": "one"}
                 answer = await client.post("/v1/read", files={"file": open(LINE, "rb")}, headers=sent)
                 assert answer.status_code == 200, answer.text
+                finished = exported.get_finished_spans()
+                exported.clear()
+                with trace.get_tracer("an instrumentation").start_as_current_span("instrumented", kind=trace.SpanKind.SERVER):
+                    await client.get("/healthz", headers={"X-Request-ID": "two"})
+                assert (await client.get("/nowhere")).status_code == 404
+            return finished
 
-        asyncio.run(main())
-        spans = {span.name: span for span in exported.get_finished_spans()}
+        spans = {span.name: span for span in asyncio.run(main())}
+        (request,) = [span for span in spans.values() if span.kind == trace.SpanKind.SERVER]
+        assert (request.name, request.parent.span_id) == ("POST /v1/read", int("cd" * 8, 16)), request
+        asked = {"http.request.method": "POST", "http.route": "/v1/read", "http.response.status_code": 200, "ocr.request_id": "one"}
+        assert request.attributes == asked, request.attributes
+        instrumented, nowhere = exported.get_finished_spans()
+        assert (instrumented.name, instrumented.attributes) == ("instrumented", {"ocr.request_id": "two"}), instrumented
+        assert (nowhere.name, nowhere.attributes["http.response.status_code"]) == ("GET other", 404), nowhere
+        assert spans["ocr.read"].parent.span_id == request.context.span_id
         page, steps = spans["ocr.read"], [spans[f"ocr.{step}"] for step in ("decode", "detection", "orientation", "recognition")]
         assert page.context.trace_id == int("ab" * 16, 16), "the client's trace"
         assert (page.attributes["ocr.page"], page.attributes["ocr.lines"]) == (1, 1), page.attributes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import io
@@ -10,7 +11,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from conftest import DATA, LINES, PAGES, TEXT
 from serving import Server, png, slow_page, tiff
 from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
+from threadsafe_ocr.server import ServerSettings, create_app, reading
 
 LINE = LINES[0].read_bytes()
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -241,6 +243,29 @@ def test_no_answer_within_the_clients_time_is_a_504(server: Server) -> None:
         problem(server.read(LINE, headers={"X-Request-Timeout": value}), 400, "InvalidField")
 
 
+def test_the_clients_time_holds_for_the_upload_and_for_writing_the_answer(ocr: ThreadSafeOCR, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(ocr=ocr)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.05)
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            for path in ("/v1/read", "/v1/read/stream"):
+                headers = {"Content-Type": "application/json", "X-Request-Timeout": "0.5"}
+                refused = await client.post(path, content=dripping(), headers=headers)
+                assert "upload" in problem(refused, 504, "OcrTimeoutError")
+            monkeypatch.setattr(reading, "formatted", lambda *_, **__: time.sleep(3))
+            start = time.monotonic()
+            refused = await client.post("/v1/read", files={"file": LINE}, headers={"X-Request-Timeout": "1.5"})
+            assert "written" in problem(refused, 504, "OcrTimeoutError")
+            assert time.monotonic() - start < 2.5
+
+    asyncio.run(ask())
+
+
 def test_what_is_not_there_is_told_in_the_same_form(server: Server) -> None:
     problem(server.client.get("/v1/nothing"), 404, "NotFound")
     problem(server.client.get("/v1/read"), 405, "MethodNotAllowed")
@@ -255,6 +280,10 @@ def test_the_state_of_the_server_can_be_asked(server: Server) -> None:
     stats = server.stats()
     assert stats["active"] == 0
     assert stats["upload_bytes"] == 0
+    assert stats["memory_bytes"] / 1e6 == pytest.approx(server.memory(), rel=0.2)
+    before = stats["errors"].get("UnsupportedMediaType", 0)
+    server.read(b"hello")
+    assert server.stats()["errors"]["UnsupportedMediaType"] == before + 1
     assert stats["engine"]["answered"] > 0
 
 
@@ -409,6 +438,29 @@ def test_keys_cross_origin_and_a_clients_share(tmp_path: Path) -> None:
         while server.client.get("/v1/stats", headers=one).json()["active"] > 0:
             pass
         assert page_of(server.read(LINE, headers=one))["text"] == TEXT
+
+
+def test_keys_shares_and_the_shutdown_hold_behind_a_root_path(ocr: ThreadSafeOCR) -> None:
+    app = create_app(ServerSettings(api_keys=("one",), max_per_client=1), ocr)
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app, root_path="/behind")
+        async with httpx.AsyncClient(transport=transport, base_url="http://x/behind") as client:
+
+            async def read(path: str = "/v1/read", key: str = "one") -> httpx.Response:
+                return await client.post(path, files={"file": LINE}, headers={"X-API-Key": key})
+
+            problem(await read(key=""), 401, "Unauthorized")
+            first, second = await asyncio.gather(read(), read())
+            assert page_of(first)["text"] == TEXT
+            problem(second, 429, "TooManyRequests")
+            assert (await read("/ocr")).json()["errorCode"] == 400, "the form of PaddleX"
+            numbers = await client.get("/metrics", headers={"X-API-Key": "one"})
+            assert 'path="/v1/read"' in numbers.text
+            app.state.service.closing = True
+            problem(await read(), 503, "ShuttingDown")
+
+    asyncio.run(ask())
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -193,6 +194,17 @@ def test_bombs_are_refused_before_they_go_off(server: Server, name: str) -> None
     assert time.monotonic() - start < 3
     if name in ("png", "many-pages"):
         assert refused.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/v1/read", "/ocr"])
+def test_json_that_would_swell_in_memory_is_refused_unparsed(tmp_path: Path, path: str) -> None:
+    with Server(tmp_path) as server:
+        before = server.memory("VmHWM")
+        body = b'{"file": [' + b"{}," * 20_000_000 + b"{}]}"
+        refused = httpx.post(server.url + path, content=body, headers={"Content-Type": "application/json"}, timeout=40)
+        assert refused.status_code == 400
+        # The body as it comes, and in one piece.
+        assert server.memory("VmHWM") - before < 3 * len(body) / 1e6
 
 
 def test_forms_that_are_none_are_refused(server: Server) -> None:

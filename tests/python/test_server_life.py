@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import io
 import os
 import signal
 import socket
@@ -12,10 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+import uvicorn
+from PIL import Image
 
 from conftest import LINES, TEXT
-from serving import Server, children, slow_page, tiff
+from serving import Server, children, free_port, slow_page, tiff
+from threadsafe_ocr.server import connections
 
 LINE = LINES[0].read_bytes()
 SLOW = slow_page()
@@ -55,6 +60,62 @@ def test_a_client_that_leaves_a_stream_ends_the_pages_to_come(tmp_path: Path) ->
         until(lambda: server.stats()["active"] == 0)
         assert server.stats()["engine"]["answered"] < 150
         assert server.stats()["engine"]["queue_size"] == 0
+
+
+def test_a_stream_that_nobody_takes_holds_nothing_after_its_time(tmp_path: Path) -> None:
+    # Small to send, quick to read, and as JPEG more than the system keeps under way.
+    noise = Image.fromarray(np.tile(np.random.default_rng(0).integers(0, 256, (8, 2000), np.uint8), (250, 1)))
+    file = io.BytesIO()
+    noise.save(file, "TIFF", save_all=True, append_images=[noise] * 5, compression="tiff_deflate")
+    fields = {"images": "true", "det_limit_type": "max", "det_limit_side_len": "64"}
+    with Server(tmp_path) as server, socket.create_connection(("127.0.0.1", server.port)) as deaf:
+        request = httpx.Request("POST", server.url, data=fields, files={"file": file.getvalue()}, headers={"X-Request-Timeout": "5"})
+        head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        deaf.sendall(f"POST /v1/read/stream HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+        until(lambda: server.stats()["upload_bytes"])
+        until(lambda: server.stats()["active"] == 0, 12)
+        stats = server.stats()
+        assert (stats["upload_bytes"], stats["errors"]) == (0, {"NotTaken": 1})
+        assert server.read(LINE, format="text").text == f"{TEXT}\n"
+
+
+def test_a_connection_that_takes_nothing_is_closed_and_a_slow_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "TAKE_SECONDS", 0.5)
+    body = bytes(8 << 20)
+
+    async def app(scope: object, receive: object, send: Callable[..., object]) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, http=connections.Connection, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        with socket.create_connection(("127.0.0.1", port)) as nothing:
+            nothing.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            until(lambda: server.server_state.connections)
+            until(lambda: not server.server_state.connections, 10)
+            assert taken(nothing) < len(body)
+        with socket.create_connection(("127.0.0.1", port)) as slow:
+            slow.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert taken(slow, pause=0.01) > len(body)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def taken(connection: socket.socket, pause: float = 0.0) -> int:
+    """Bytes until the server's end."""
+    size = 0
+    try:
+        while piece := connection.recv(1 << 16):
+            size += len(piece)
+            time.sleep(pause)
+    except ConnectionResetError:
+        pass
+    return size
 
 
 def test_sigterm_under_load_answers_everyone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Around every request: its id, a line in the log, its time in the metrics, and an answer even where the server itself is at fault."""
+"""Around every request: its id, a line in the log, its time in the metrics, its span, an answer where the server is at fault."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from threadsafe_ocr.problems import Problem
+from threadsafe_ocr.server import tracing
 from threadsafe_ocr.server.errors import HUNG_UP, answer
 from threadsafe_ocr.server.limits import READS
 from threadsafe_ocr.server.metrics import Metrics
@@ -35,10 +36,12 @@ class Access:
             await self.app(scope, receive, send)
             return
         start, status = time.perf_counter(), HUNG_UP
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if ID.fullmatch(given) else uuid.uuid4().hex
         noted: dict[str, object] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, log=noted)
+        path = _path(scope)
+        scope.setdefault("state", {}).update(request_id=request_id, path=path, log=noted)
 
         async def numbered(message: Message) -> None:
             nonlocal status
@@ -47,22 +50,31 @@ class Access:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        try:
-            await self.app(scope, receive, numbered)
-        except Exception as error:
-            if status != HUNG_UP:
-                raise
-            logging.getLogger("threadsafe_ocr").exception("request %s", request_id)
-            problem = Problem(500, type(error).__name__, "the server made a mistake; its log has more under this request_id")
-            await answer(problem, scope, self.service)(scope, receive, numbered)
-        finally:
-            seconds = time.perf_counter() - start
-            self.metrics.answered(scope["path"], status, seconds)
-            if scope["path"] in READS and status == 200:
-                self.service.latencies.append(seconds)
-            client = scope["client"][0] if scope.get("client") else None
-            line = {"request_id": request_id, "client": client, "method": scope["method"], "path": scope["path"], "status": status}
-            log.info(json.dumps({"time": _now(), **line, "seconds": round(seconds, 4), **noted}))
+        with tracing.request(scope["method"], self.metrics.route(path), request_id, headers) as answered:
+            try:
+                await self.app(scope, receive, numbered)
+            except Exception as error:
+                if status != HUNG_UP:
+                    raise
+                logging.getLogger("threadsafe_ocr").exception("request %s", request_id)
+                problem = Problem(500, type(error).__name__, "the server made a mistake; its log has more under this request_id")
+                await answer(problem, scope, self.service)(scope, receive, numbered)
+            finally:
+                seconds = time.perf_counter() - start
+                answered(status)
+                self.metrics.answered(path, status, seconds)
+                if path in READS and status == 200:
+                    self.service.latencies.append(seconds)
+                client = scope["client"][0] if scope.get("client") else None
+                line = {"request_id": request_id, "client": client, "method": scope["method"], "path": path, "status": status}
+                log.info(json.dumps({"time": _now(), **line, "seconds": round(seconds, 4), **noted}))
+
+
+def _path(scope: Scope) -> str:
+    """As the routes have it: without the root path, which a server or a mount puts before it."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    return path[len(root) :] if path.startswith(f"{root}/") else path
 
 
 def _now() -> str:

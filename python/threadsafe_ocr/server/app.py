@@ -46,6 +46,8 @@ def create_app(settings: ServerSettings | None = None, ocr: ThreadSafeOCR | None
         title="threadsafe-ocr",
         version=__version__,
         lifespan=lifespan,
+        # Access makes the request's span, with any version of FastAPI; one that makes none takes no notice of this.
+        telemetry={"tracing": False},
         middleware=[
             Middleware(Access, service=service, metrics=metrics),
             *([cross_origin] if settings.cors else []),

@@ -26,7 +26,7 @@ def answer(problem: Problem, scope: Scope, service: Service) -> Response:
     scope["state"]["log"]["error"] = problem.kind
     request_id = scope["state"]["request_id"]
     more: dict[str, Any] = {"request_id": request_id}
-    if scope["path"] == "/ocr":
+    if scope["state"]["path"] == "/ocr":
         # What clients of PaddleX look at.
         more |= {"logId": request_id, "errorCode": problem.status, "errorMsg": problem.detail}
     return Response(dumped(problem.body(**more)), problem.status, problem.headers, problems.MEDIA_TYPE)

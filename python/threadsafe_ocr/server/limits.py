@@ -42,7 +42,7 @@ class Admission:
 
         try:
             client = self._client(scope)
-            with self._inside(client) if scope["path"] in READS and scope["method"] == "POST" else contextlib.nullcontext():
+            with self._inside(client) if scope["state"]["path"] in READS and scope["method"] == "POST" else contextlib.nullcontext():
                 await self.app(scope, receive, noted)
         except Problem as problem:
             await answer(problem, scope, self.service)(scope, receive, send)
@@ -54,7 +54,7 @@ class Admission:
     def _client(self, scope: Scope) -> str:
         """Who asks: the key where there are keys, else the address. Raises Problem 401."""
         address = scope["client"][0] if scope.get("client") else ""
-        if not self.keys or not scope["path"].startswith(KEYED):
+        if not self.keys or not scope["state"]["path"].startswith(KEYED):
             return address
         headers = Headers(scope=scope)
         kind, _, token = headers.get("authorization", "").partition(" ")

@@ -38,14 +38,21 @@ class Metrics:
         self._paths = paths
         self._registry = CollectorRegistry()
         self._registry.register(Engine(service))
-        ProcessCollector(registry=self._registry)
+        self._process = ProcessCollector(registry=self._registry)
         labels = ["path", "status", "pid"]
         self._seconds = Histogram(f"{PREFIX}_http_seconds", "Seconds an answer", labels, buckets=BUCKETS, registry=self._registry)
 
-    def answered(self, path: str, status: int, seconds: float) -> None:
+    def route(self, path: str) -> str:
         """A path that nobody serves is not named: there are too many of them."""
-        path = path if path in self._paths else "other"
-        self._seconds.labels(path, str(status), str(os.getpid())).observe(seconds)
+        return path if path in self._paths else "other"
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """Counts an answer."""
+        self._seconds.labels(self.route(path), str(status), str(os.getpid())).observe(seconds)
+
+    def memory(self) -> float | None:
+        """Resident bytes of the process, where the system tells them: Linux."""
+        return next((each.samples[0].value for each in self._process.collect() if each.name == "process_resident_memory_bytes"), None)
 
     def text(self) -> bytes:
         """The exposition format 0.0.4."""

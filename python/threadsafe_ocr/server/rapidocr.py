@@ -43,7 +43,7 @@ async def infer(request: Request) -> Response:
         # A field may be the image in base64, percent-encoded besides.
         part = 2 * settings.max_upload + uploads.AROUND
         receiving = uploads.form(request, settings, share, fields=len(OcrForm.model_fields), part=part)
-        members = await uploads.within_time(receiving, settings)
+        members = await uploads.within_time(receiving, settings, end)
         if isinstance(file := members.get("image_file"), uploads.File):
             members["image_file"] = file.content
         try:

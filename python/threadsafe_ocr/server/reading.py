@@ -11,16 +11,19 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from threadsafe_ocr import OcrError, OcrResult, problems
+from threadsafe_ocr import OcrError, OcrResult, OcrTimeoutError, problems
 from threadsafe_ocr.problems import Problem
 from threadsafe_ocr.server import documents, openapi, pictures, uploads
 from threadsafe_ocr.server.documents import PageRead, Reading
 from threadsafe_ocr.server.fields import Fields
 from threadsafe_ocr.server.formats import dumped, formatted, page_object
-from threadsafe_ocr.server.service import Service, Share
+from threadsafe_ocr.server.service import Service
 
 T = TypeVar("T")
+# Seconds after a stream's deadline in which its client may still take the last line, which says that it is over.
+LAST_LINE = 2.0
 router = APIRouter(tags=["reading"])
 
 
@@ -89,11 +92,17 @@ async def read(request: Request) -> Response:
     service = service_of(request)
     end = deadline(request, service)
     with service.room.share() as share:
-        upload = await uploads.receive(request, service.settings, share)
+        upload = await uploads.receive(request, service.settings, share, end)
         fields = upload.fields
         pages = await read_all(request, upload.content, _reading(fields), end)
         answer = partial(formatted, content=upload.content, name=upload.name, password=fields.password)
-        return await asyncio.to_thread(answer, [page.result for page in pages], fields.format)
+        writing = asyncio.to_thread(answer, [page.result for page in pages], fields.format)
+        # Long enough for all but large PDFs, whenever the last page came.
+        left = max(end - asyncio.get_running_loop().time(), 0.1)
+        try:
+            return await unless_gone(request, asyncio.wait_for(writing, left))
+        except asyncio.TimeoutError:
+            raise OcrTimeoutError("the answer was not written within the timeout") from None
 
 
 def _reading(fields: Fields, picture: Callable[[Any, OcrResult], str] | None = None) -> Reading:
@@ -107,25 +116,41 @@ async def stream(request: Request) -> Response:
     """
     service = service_of(request)
     end = deadline(request, service)
-    share = Share(service.room)
-    try:
-        upload = await uploads.receive(request, service.settings, share)
+    async with contextlib.AsyncExitStack() as held:
+        share = held.enter_context(service.room.share())
+        upload = await uploads.receive(request, service.settings, share, end)
         picture = _picture if upload.fields.images else None
-        pages = documents.read(service, upload.content, _reading(upload.fields, picture), end)
+        reading = _reading(upload.fields, picture)
+        pages = await held.enter_async_context(contextlib.aclosing(documents.read(service, upload.content, reading, end)))
         # Before the answer begins, so that a full queue or a broken image has its status.
         first = await unless_gone(request, anext(pages))
-    except BaseException:
-        share.resize(0)
-        raise
-    headers = {"X-Page-Count": str(first.count)}
-    return StreamingResponse(_lines(request, first, pages, share), headers=headers, media_type="application/x-ndjson")
+        return Lines(_lines(request, first, pages), {"X-Page-Count": str(first.count)}, held.pop_all(), end + LAST_LINE)
+
+
+class Lines(StreamingResponse):
+    """What is `held` for them is given back when the client has them all or is gone, and at `end`, the loop's time, whatever it takes."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, lines: AsyncGenerator[bytes, None], headers: dict[str, str], held: contextlib.AsyncExitStack, end: float) -> None:
+        super().__init__(lines, headers=headers)
+        self.held, self.end = held, end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self.held:
+            try:
+                await asyncio.wait_for(super().__call__(scope, receive, send), self.end - asyncio.get_running_loop().time())
+            except asyncio.TimeoutError:
+                # The server closes the connection of an answer without an end.
+                scope["state"]["log"]["error"] = "NotTaken"
+                service_of(Request(scope)).errors["NotTaken"] += 1
 
 
 def _picture(image: Any, _: OcrResult) -> str:
     return pictures.jpeg(pictures.of(image))
 
 
-async def _lines(request: Request, first: PageRead, rest: AsyncGenerator[PageRead, None], share: Share) -> AsyncGenerator[bytes, None]:
+async def _lines(request: Request, first: PageRead, rest: AsyncGenerator[PageRead, None]) -> AsyncGenerator[bytes, None]:
     def line(number: int, page: PageRead) -> bytes:
         counted(request, page)
         return dumped(page_object(number, page.result, **({"image": page.picture} if page.picture else {}))) + b"\n"
@@ -140,6 +165,3 @@ async def _lines(request: Request, first: PageRead, rest: AsyncGenerator[PageRea
         problem = error if isinstance(error, Problem) else problems.of(error)
         service_of(request).errors[problem.kind] += 1
         yield dumped({"error": problem.body()}) + b"\n"
-    finally:
-        share.resize(0)
-        await rest.aclose()

@@ -59,6 +59,7 @@ async def stats(request: Request) -> dict[str, Any]:
         "ready": service.ready,
         "active": len(service.active),
         "upload_bytes": service.room.used,
+        "memory_bytes": request.app.state.metrics.memory(),
         "errors": dict(service.errors),
         "seconds": seconds,
         "engine": service.ocr.stats(),

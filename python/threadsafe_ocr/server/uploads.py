@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import math
 import urllib.parse
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from threadsafe_ocr import OcrTimeoutError
 from threadsafe_ocr.problems import Problem
 from threadsafe_ocr.server.fetching import fetch
 from threadsafe_ocr.server.fields import Fields, ReadFields
@@ -22,6 +24,8 @@ from threadsafe_ocr.server.service import ServerSettings, Share
 
 # Beside the file: the fields, and what a form puts around them.
 AROUND = 64 << 10
+# Objects, lists and members of a JSON body, far more than a request has; base64 has none of these characters.
+MOST_JSON = 10_000
 
 
 T = TypeVar("T")
@@ -48,16 +52,20 @@ class InMemory(MultiPartParser):
     spool_max_size = 1 << 62
 
 
-async def receive(request: Request, settings: ServerSettings, share: Share) -> Upload:
-    """The upload of a request, within the limits. Raises Problem 400, 408, 413, 415, 503; ClientDisconnect."""
-    return Upload(*await within_time(_receive(request, settings, share), settings))
+async def receive(request: Request, settings: ServerSettings, share: Share, end: float) -> Upload:
+    """The upload of a request, within the limits. Raises Problem 400, 408, 413, 415, 503; OcrTimeoutError at `end`; ClientDisconnect."""
+    return Upload(*await within_time(_receive(request, settings, share), settings, end))
 
 
-async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSettings) -> T:
-    """What `receiving` gives; Problem 408 when it takes too long."""
+async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSettings, end: float = math.inf) -> T:
+    """What `receiving` gives; Problem 408 when it takes too long, OcrTimeoutError at the request's `end`, the loop's time."""
+    left = end - asyncio.get_running_loop().time()
     try:
-        return await asyncio.wait_for(receiving, settings.upload_timeout)
+        return await asyncio.wait_for(receiving, min(settings.upload_timeout, left))
     except asyncio.TimeoutError:
+        # Where both are as long, as by default, it is the upload that is late.
+        if left < settings.upload_timeout - 1:
+            raise OcrTimeoutError("the upload was not there within the timeout") from None
         raise Problem(408, "UploadTimeout", f"the upload was not there within {settings.upload_timeout:g} s") from None
 
 
@@ -117,6 +125,9 @@ async def json_object(request: Request, settings: ServerSettings, share: Share) 
     # Base64 takes four characters for three bytes.
     most = settings.max_upload * 4 // 3 + AROUND
     body = b"".join([piece async for piece in pieces(request, most, share, settings.max_upload)])
+    # Before it is parsed, since an empty object takes two bytes of a body and 64 of memory.
+    if sum(map(body.count, b"{[,")) > MOST_JSON:
+        raise Problem(400, "InvalidJson", f"the body has more than {MOST_JSON} objects, lists and members; it needs a file and its options")
     try:
         members = json.loads(body)
     except (ValueError, RecursionError) as error:
