@@ -176,6 +176,16 @@ def test_a_tiff_of_too_many_pages_or_without_an_end_is_refused(server: Server) -
     assert "page 2" in problem(server.read(bytes(document)), 400, "InvalidImageError")
 
 
+@pytest.mark.parametrize("far", [2**63, 2**64 - 1])
+def test_a_tiff_whose_places_are_beyond_all_addresses_is_refused(server: Server, far: int) -> None:
+    document = tiff(LINES[:2], big_tiff=True)
+    (first,) = struct.unpack_from("<Q", document, 8)
+    (entries,) = struct.unpack_from("<Q", document, first)
+    for place, page in [(8, 1), (first, 2), (first + 8 + 20 * entries, 2)]:
+        lying = document[:place] + struct.pack("<Q", far) + document[place + 8 :]
+        assert f"page {page}" in problem(server.read(lying), 400, "InvalidImageError")
+
+
 def test_a_stream_has_a_line_a_page_and_the_first_one_early(server: Server) -> None:
     body = tiff(LINES[:4])
     with server.client.stream("POST", "/v1/read/stream", files={"file": body}) as answer:

@@ -179,6 +179,7 @@ def _directories(content: bytes, most: int) -> dict[int, int]:
             if len(offsets) > most:
                 raise _too_many(most)
             (offset,) = struct.unpack_from(number, content, first + entries * entry)
-    except struct.error:
+    except (struct.error, OverflowError):
+        # BigTIFF's numbers go beyond what an address can be.
         raise InvalidImageError(f"the TIFF is cut short: page {len(offsets) + 1} is not in it") from None
     return offsets
