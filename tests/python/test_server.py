@@ -23,7 +23,8 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import DATA, LINES, PAGES, TEXT
-from serving import Server, png, slow_page, tiff
+from serving import Server, children, png, slow_page, tiff
+from test_documents import endless
 from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
 
 LINE = LINES[0].read_bytes()
@@ -430,6 +431,19 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(tmp_path: Path
         while server.stats()["engine"]["queue_size"]:
             pass
         assert page_of(server.read(LINE))["text"] == TEXT
+
+
+def test_pdfs_that_wait_to_be_rendered_are_a_queue_that_is_full_at_once_too(tmp_path: Path) -> None:
+    with Server(tmp_path, "--max-queue-size", "1", "--grace", "0") as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(server.read, endless(), headers={"X-Request-Timeout": "8"})
+        while not children(server.process.pid):
+            time.sleep(0.02)
+        start = time.monotonic()
+        refused = server.read(pdf_of(LINES[:1]))
+        assert "PDFs" in problem(refused, 503, "OverloadedError")
+        assert int(refused.headers["retry-after"]) > 0
+        assert page_of(server.read(LINE))["text"] == TEXT
+        assert time.monotonic() - start < 5
 
 
 def test_the_dashboard_asks_for_what_there_is(server: Server) -> None:
