@@ -352,6 +352,13 @@ def test_a_client_of_paddlex_works_with_its_address_changed(server: Server, ocr:
     assert members["result"]["dataInfo"] == {"width": page.width, "height": page.height, "type": "image"}
 
 
+def test_what_is_transparent_is_white_in_the_pictures_as_it_is_read(server: Server) -> None:
+    answer = server.read_json(png(np.zeros((60, 200, 4), np.uint8)), path="/ocr").json()
+    for name in ("inputImage", "ocrImage"):
+        with Image.open(io.BytesIO(base64.b64decode(answer["result"]["ocrResults"][0][name]))) as picture:
+            assert picture.getpixel((5, 5)) == (255, 255, 255)
+
+
 def test_what_paddlex_may_be_asked_holds_and_its_errors_have_its_form(server: Server) -> None:
     quiet = server.read_json(LINE, path="/ocr", visualize=False, textRecScoreThresh=1, useDocUnwarping=False).json()
     assert quiet["result"]["ocrResults"][0].keys() == {"prunedResult"}

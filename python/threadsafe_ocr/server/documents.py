@@ -77,7 +77,10 @@ async def read(service: Service, content: bytes, reading: Reading, end: float) -
                 attributes(lines=len(result.lines), width=result.width, height=result.height)
                 if result.seconds:
                     tracing.stages(result.seconds._asdict())
-            shown = await asyncio.to_thread(reading.picture, image, result) if reading.picture else None
+            shown = None
+            if reading.picture:
+                async with service.drawn:
+                    shown = await asyncio.to_thread(reading.picture, image, result)
         return PageRead(dataclasses.replace(result, page_number=number), shown, len(document.numbers))
 
     running: deque[asyncio.Task[PageRead]] = deque()

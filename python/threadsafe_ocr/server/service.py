@@ -96,6 +96,8 @@ class Service:
         self.pdfs = asyncio.Semaphore(settings.queue_size)
         # Pages of PDFs in memory, of all documents together: up to 300 MB each.
         self.rendered = asyncio.Semaphore(max(_core.cores(), 2))
+        # Pages whose pictures are made, decoded once more. Apart from the rendered ones: an image does not wait for somebody's PDF.
+        self.drawn = asyncio.Semaphore(max(_core.cores(), 2))
         self.warm = False
         self.closing = False
         # The requests that read, each with its client.
