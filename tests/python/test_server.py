@@ -325,11 +325,14 @@ def test_the_documentation_names_every_call_with_an_example(server: Server) -> N
     assert {"/v1/read", "/v1/read/stream", "/ocr", "/rapidocr/ocr", "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/stats"} <= set(
         described["paths"]
     )
-    call = described["paths"]["/v1/read"]["post"]
-    form = call["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    form = described["paths"]["/v1/read"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert {"file", "format", "det_thresh", "rec_score_thresh"} <= set(form)
-    contents = {kind: content for answer in call["responses"].values() for kind, content in answer["content"].items()}
-    assert {kind for kind, content in contents.items() if "example" not in content} == {"application/pdf"}
+    for path, calls in described["paths"].items():
+        if call := calls.get("post"):
+            answers = [content for answer in call["responses"].values() for content in answer["content"].items()]
+            assert answers, path
+            assert {kind for kind, content in answers if "example" not in content} <= {"application/pdf"}, path
+            assert "example" in call["requestBody"]["content"].get("application/json", {"example": "none, a form"}), path
     assert "swagger" in server.client.get("/docs").text
 
 
@@ -350,6 +353,28 @@ def test_a_client_of_paddlex_works_with_its_address_changed(server: Server, ocr:
         assert picture.format == "JPEG"
         assert picture.width == pytest.approx(2 * page.width * picture.height / page.height, abs=2)
     assert members["result"]["dataInfo"] == {"width": page.width, "height": page.height, "type": "image"}
+
+
+def test_clients_of_paddlex_get_words_their_log_id_and_what_kind_of_file_it_is(server: Server) -> None:
+    answer = server.read_json(LINE, path="/ocr", visualize=False, returnWordBox=True, logId="mine").json()
+    assert answer["logId"] == "mine"
+    pruned = answer["result"]["ocrResults"][0]["prunedResult"]
+    assert pruned["return_word_box"] is True
+    assert ["".join(words) for words in pruned["text_word"]] == pruned["rec_texts"] == [TEXT]
+    assert len(pruned["text_word"][0]) == len(pruned["text_word_boxes"][0]) > 1
+    for left, top, right, bottom in pruned["text_word_boxes"][0]:
+        assert 0 <= left < right <= pruned["rec_boxes"][0][2] + 1
+        assert [top, bottom] == pruned["rec_boxes"][0][1::2]
+    for content, kind in [(pdf_of(LINES[:1]), "pdf"), (pdf_of(LINES[:2]), "pdf"), (tiff(LINES[:2]), "tiff"), (tiff(LINES[:1]), "image")]:
+        result = server.read_json(content, path="/ocr", visualize=False).json()["result"]
+        about = result["dataInfo"]
+        assert about["type"] == kind
+        if kind != "image":
+            assert about["numPages"] == len(about["pages"]) == len(result["ocrResults"])
+            assert about["pages"][0].keys() == {"width", "height"}
+    health = server.client.get("/health").json()
+    assert health.pop("logId")
+    assert health == {"errorCode": 0, "errorMsg": "Healthy"}
 
 
 def test_what_is_transparent_is_white_in_the_pictures_as_it_is_read(server: Server) -> None:

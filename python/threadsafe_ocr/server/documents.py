@@ -125,7 +125,7 @@ async def _opened(service: Service, content: bytes, reading: Reading, left: Call
             return _pointed(content, offsets[number])
 
         yield Document(list(offsets), frame) if len(offsets) > 1 else Document([1], _itself(content))
-    elif b"%PDF-" in content[:1024]:
+    elif is_pdf(content):
         if service.pdfs.locked():
             raise Problem(503, "OverloadedError", f"{service.settings.queue_size} PDFs are being read or wait for it; try again later")
         pdf, loop = PdfDocument(content, reading.password), asyncio.get_running_loop()
@@ -153,6 +153,11 @@ async def _opened(service: Service, content: bytes, reading: Reading, left: Call
     else:
         detail = "this is neither an image that can be read nor a PDF; send a JPEG, PNG, WebP, TIFF, BMP, GIF or PDF"
         raise Problem(415, "UnsupportedMediaType", detail)
+
+
+def is_pdf(content: bytes) -> bool:
+    """Other bytes may come before its mark, unless they are an image's."""
+    return b"%PDF-" in content[:1024] and not content.startswith((*STARTS, *TIFF))
 
 
 def _itself(content: bytes) -> Callable[[int], Awaitable[bytes]]:
