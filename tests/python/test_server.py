@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import io
@@ -9,6 +10,7 @@ import json
 import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from conftest import DATA, LINES, PAGES, TEXT
 from serving import Server, children, png, slow_page, tiff
 from test_documents import endless
-from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
+from threadsafe_ocr import OcrResult, ThreadSafeOCR, _core, export
+from threadsafe_ocr.server import documents
+from threadsafe_ocr.server.service import ServerSettings, Service
 
 LINE = LINES[0].read_bytes()
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -375,6 +379,32 @@ def test_clients_of_paddlex_get_words_their_log_id_and_what_kind_of_file_it_is(s
     health = server.client.get("/health").json()
     assert health.pop("logId")
     assert health == {"errorCode": 0, "errorMsg": "Healthy"}
+
+
+def test_no_more_pictures_are_made_at_once_than_there_are_cores(ocr: ThreadSafeOCR) -> None:
+    """Each takes several copies of its page."""
+    lock, now, most = threading.Lock(), 0, 0
+
+    def picture(_image: object, _page: OcrResult) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.1)
+        with lock:
+            now -= 1
+
+    async def main() -> None:
+        service, end = Service(ServerSettings(), ocr), asyncio.get_running_loop().time() + 30
+
+        async def client(content: bytes) -> None:
+            async for _ in documents.read(service, content, documents.Reading({}, picture=picture), end):
+                pass
+
+        await asyncio.gather(*map(client, [LINE] * 8 + [tiff(LINES[:3]), pdf_of(LINES[:3])]))
+
+    asyncio.run(main())
+    assert 1 <= most <= max(_core.cores(), 2)
 
 
 def test_what_is_transparent_is_white_in_the_pictures_as_it_is_read(server: Server) -> None:
