@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threadsafe_ocr.exceptions import ConfigError
-from threadsafe_ocr.inputs import pil_pixels
+from threadsafe_ocr.inputs import pil_open, pil_pixels
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -35,7 +35,7 @@ TEXT_HEIGHT = 0.8
 def draw(page: OcrResult, image: Any = None, font: str | os.PathLike[str] | None = None) -> Image.Image:
     """The picture: page and retyped page side by side, or, without an image, boxes and text on white.
 
-    Raises ConfigError without Pillow, or when the image is of another size than the page.
+    Raises ConfigError without Pillow, or when the image is of another size than the page; InvalidImageError when Pillow cannot open it.
     """
     require_pillow()
     from PIL import Image, ImageDraw
@@ -126,7 +126,7 @@ def photo(image: Any) -> Image.Image:
     else:
         if isinstance(image, (str, os.PathLike)):
             image = Path(image).read_bytes()
-        opened = Image.open(image if hasattr(image, "read") else io.BytesIO(image))
+        opened = pil_open(image if hasattr(image, "read") else io.BytesIO(image))
     opened = Image.fromarray(pil_pixels(opened))
     if opened.mode == "RGBA":
         opened = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened)

@@ -51,6 +51,16 @@ def source(value: Any, *, rgb: bool) -> Source:
     return Source(value, rgb, lambda: value)
 
 
+def pil_open(file: Any) -> Image:
+    """PIL's view of a path or a binary file, whose pixels it has not read yet. Raises InvalidImageError."""
+    from PIL import Image
+
+    try:
+        return Image.open(file)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidImageError(f"PIL cannot open this image: {error}; save it anew, as PNG or JPEG") from error
+
+
 def pil_pixels(image: Image) -> npt.NDArray[np.uint8]:
     """RGB or RGBA pixels, upright."""
     from PIL import ImageOps

@@ -67,8 +67,8 @@ class PdfDocument:
         return pixels
 
     def close(self) -> None:
-        """The helper process forgets it, at its next request."""
-        _renderer.done.append(self._number)
+        """The helper process forgets it, and ends where it is at work on it: the others do not wait for a page that nobody wants."""
+        _renderer.forget(self._number)
 
     def _ask(self, wanted: dict[str, Any], what: str, until: float | None) -> tuple[dict[str, Any], npt.NDArray[np.uint8]]:
         try:
@@ -92,14 +92,19 @@ class _Died(Exception):
     """The helper process ended over a request."""
 
 
+class _Slow(_Died):
+    """It was ended, as another one would have to be."""
+
+
 class _Renderer:
     """The helper process and the pipes to it. One request at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        # Documents that nobody will ask for again.
-        self.done: deque[int] = deque()
+        # Documents that nobody will ask for again, and the one that is being worked on.
+        self._done: deque[int] = deque()
+        self._current: int | None = None
 
     def ask(self, request: dict[str, Any], content: bytes | None, until: float | None) -> tuple[dict[str, Any], npt.NDArray[np.uint8]]:
         """The answer and the pixels that come with it. Raises TimeoutError, _Died."""
@@ -107,16 +112,25 @@ class _Renderer:
         if not self._lock.acquire(timeout=left):
             raise TimeoutError
         try:
+            self._current = request["document"]
             used = self._process is not None and self._process.poll() is None
             try:
                 return self._exchange(request, content, until)
-            except _Died:
+            except _Died as died:
                 # It may have been idle for too long, or full of other documents.
-                if not used:
+                if not used or isinstance(died, _Slow) or request["document"] in self._done:
                     raise
                 return self._exchange(request, content, until)
         finally:
+            self._current = None
             self._lock.release()
+
+    def forget(self, document: int) -> None:
+        """See PdfDocument.close. From any thread, also while another one waits for the document."""
+        self._done.append(document)
+        process = self._process
+        if self._current == document and process is not None:
+            process.kill()
 
     def _exchange(
         self, request: dict[str, Any], content: bytes | None, until: float | None
@@ -125,33 +139,37 @@ class _Renderer:
         if seconds <= 0:
             raise TimeoutError
         process = self._running()
+        done = list(self._done)
+        # Closed before `forget` could find the process at work.
+        if request["document"] in done:
+            raise TimeoutError
         late = threading.Event()
 
         def end() -> None:
             late.set()
             process.kill()
 
-        done = []
-        while self.done:
-            done.append(self.done.popleft())
         timer = threading.Timer(seconds, end)
         timer.daemon = True
         timer.start()
         try:
-            return _talk(process, {**request, "done": done}, content)
+            answer = _talk(process, {**request, "done": done}, content)
         except (OSError, EOFError):
             self.stop()
             if not late.is_set():
                 raise _Died("PDFium crashed or took more than 2 GB of memory over it") from None
             if seconds < MOST_SECONDS:
                 raise TimeoutError from None
-            raise _Died(f"it takes more than {MOST_SECONDS:g} s") from None
+            raise _Slow(f"it takes more than {MOST_SECONDS:g} s") from None
         except BaseException:
             # Ctrl-C: half a message is in the pipes.
             self.stop()
             raise
         finally:
             timer.cancel()
+        for _ in done:
+            self._done.popleft()
+        return answer
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:

@@ -56,10 +56,18 @@ class Server:
             time.sleep(0.05)
         raise AssertionError(f"not ready: {self.errors()}")
 
-    def read(self, content: bytes, *, path: str = "/v1/read", headers: dict[str, str] | None = None, **fields: object) -> httpx.Response:
+    def read(
+        self,
+        content: bytes,
+        *,
+        path: str = "/v1/read",
+        headers: dict[str, str] | None = None,
+        patience: float = PATIENCE,
+        **fields: object,
+    ) -> httpx.Response:
         """On a connection of its own, as curl does it."""
         data = {name: str(value) for name, value in fields.items()}
-        return httpx.post(self.url + path, files={"file": ("page.png", content)}, data=data, headers=headers, timeout=PATIENCE)
+        return httpx.post(self.url + path, files={"file": ("page.png", content)}, data=data, headers=headers, timeout=patience)
 
     @contextmanager
     def begun(self, content: bytes, path: str = "/v1/read") -> Iterator[None]:

@@ -251,6 +251,33 @@ def test_a_page_that_never_ends_costs_its_caller_only(ocr: ThreadSafeOCR, pdf: b
     assert [one.result() for one in good] == [list(enumerate(WORDS, 1))] * 3
 
 
+def test_a_page_that_never_ends_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = rendering.PdfDocument(endless())
+    assert len(document) == 1
+    monkeypatch.setattr(rendering, "MOST_SECONDS", 2.0)
+    start = time.monotonic()
+    with pytest.raises(InvalidImageError, match="more than 2 s"):
+        document.render(0, 100)
+    assert time.monotonic() - start < 3.5
+    document.close()
+
+
+def test_closing_a_document_ends_the_page_that_never_ends_and_no_other(pdf: bytes) -> None:
+    bomb, good = rendering.PdfDocument(endless()), rendering.PdfDocument(pdf)
+    with ThreadPoolExecutor(2) as pool:
+        never = pool.submit(bomb.render, 0, 100)
+        while rendering._renderer._current is None:
+            time.sleep(0.01)
+        page = pool.submit(good.render, 0, 100)
+        time.sleep(0.5)
+        assert not page.done()
+        bomb.close()
+        assert page.result(10).shape == (90, 420, 3)
+        with pytest.raises(InvalidImageError):
+            never.result(10)
+    good.close()
+
+
 def helper_pid() -> int:
     process = rendering._renderer._process
     assert process is not None

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import LINES, PAGES
-from threadsafe_ocr import ConfigError, OcrResult, TextLine, ThreadSafeOCR, draw
+from threadsafe_ocr import ConfigError, InvalidImageError, OcrResult, TextLine, ThreadSafeOCR, draw
 
 LINE = LINES[0]
 
@@ -52,6 +52,13 @@ def test_what_is_typed_beside_a_page_reads_as_the_page(ocr: ThreadSafeOCR, name:
     typed = ocr.read(picture.crop((page.width, 0, 2 * page.width, page.height)))
     written, again = (Counter(result.text.replace(" ", "")) for result in (page, typed))
     assert (written & again).total() > 0.9 * written.total() > 50
+
+
+def test_an_image_that_pillow_finds_too_large_or_does_not_know_is_told(read: OcrResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for image in (LINE, b"no image"):
+        with pytest.raises(InvalidImageError, match="PIL cannot open this image"):
+            read.draw(image=image)
 
 
 def test_the_page_is_on_the_left_with_a_box_round_each_line(read: OcrResult) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from conftest import LINES, PAGES
 from test_documents import encrypted, pdf_of, tiff_of
-from threadsafe_ocr import OcrResult, PasswordError, TextLine, ThreadSafeOCR, cli, export
+from threadsafe_ocr import InvalidImageError, OcrResult, PasswordError, TextLine, ThreadSafeOCR, cli, export
 from threadsafe_ocr.export import pdf
 
 ALTO = "{http://www.loc.gov/standards/alto/ns-v4#}"
@@ -103,6 +103,12 @@ def test_the_image_looks_as_it_did(kind: str) -> None:
         expected = np.asarray(image.convert("L"), int)
     assert shown.shape == (60, 120)
     assert np.abs(shown - expected).mean() < 2
+
+
+def test_an_image_that_pillow_finds_too_large_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InvalidImageError, match="PIL cannot open this image"):
+        pdf.write(io.BytesIO(), LINES[0], [])
 
 
 def test_a_photo_that_exif_turns_is_upright_with_its_text(ocr: ThreadSafeOCR) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,9 +25,11 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import DATA, LINES, PAGES, TEXT
-from serving import Server, png, slow_page, tiff
-from threadsafe_ocr import OcrResult, ThreadSafeOCR, export
-from threadsafe_ocr.server import ServerSettings, create_app, reading
+from serving import Server, children, png, slow_page, tiff
+from test_documents import endless
+from threadsafe_ocr import OcrResult, ThreadSafeOCR, _core, export
+from threadsafe_ocr.server import ServerSettings, create_app, documents, reading
+from threadsafe_ocr.server.service import Service
 
 LINE = LINES[0].read_bytes()
 JPEG = (PAGES / "formats" / "q30.jpg").read_bytes()
@@ -176,6 +179,16 @@ def test_a_tiff_of_too_many_pages_or_without_an_end_is_refused(server: Server) -
     assert "cycle" in problem(server.read(bytes(document)), 400, "InvalidImageError")
     struct.pack_into("<I", document, first + 2 + 12 * entries, len(document) + 100)
     assert "page 2" in problem(server.read(bytes(document)), 400, "InvalidImageError")
+
+
+@pytest.mark.parametrize("far", [2**63, 2**64 - 1])
+def test_a_tiff_whose_places_are_beyond_all_addresses_is_refused(server: Server, far: int) -> None:
+    document = tiff(LINES[:2], big_tiff=True)
+    (first,) = struct.unpack_from("<Q", document, 8)
+    (entries,) = struct.unpack_from("<Q", document, first)
+    for place, page in [(8, 1), (first, 2), (first + 8 + 20 * entries, 2)]:
+        lying = document[:place] + struct.pack("<Q", far) + document[place + 8 :]
+        assert f"page {page}" in problem(server.read(lying), 400, "InvalidImageError")
 
 
 def test_a_stream_has_a_line_a_page_and_the_first_one_early(server: Server) -> None:
@@ -343,11 +356,14 @@ def test_the_documentation_names_every_call_with_an_example(server: Server) -> N
     assert {"/v1/read", "/v1/read/stream", "/ocr", "/rapidocr/ocr", "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/stats"} <= set(
         described["paths"]
     )
-    call = described["paths"]["/v1/read"]["post"]
-    form = call["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    form = described["paths"]["/v1/read"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert {"file", "format", "det_thresh", "rec_score_thresh"} <= set(form)
-    contents = {kind: content for answer in call["responses"].values() for kind, content in answer["content"].items()}
-    assert {kind for kind, content in contents.items() if "example" not in content} == {"application/pdf"}
+    for path, calls in described["paths"].items():
+        if call := calls.get("post"):
+            answers = [content for answer in call["responses"].values() for content in answer["content"].items()]
+            assert answers, path
+            assert {kind for kind, content in answers if "example" not in content} <= {"application/pdf"}, path
+            assert "example" in call["requestBody"]["content"].get("application/json", {"example": "none, a form"}), path
     assert "swagger" in server.client.get("/docs").text
 
 
@@ -368,6 +384,61 @@ def test_a_client_of_paddlex_works_with_its_address_changed(server: Server, ocr:
         assert picture.format == "JPEG"
         assert picture.width == pytest.approx(2 * page.width * picture.height / page.height, abs=2)
     assert members["result"]["dataInfo"] == {"width": page.width, "height": page.height, "type": "image"}
+
+
+def test_clients_of_paddlex_get_words_their_log_id_and_what_kind_of_file_it_is(server: Server) -> None:
+    answer = server.read_json(LINE, path="/ocr", visualize=False, returnWordBox=True, logId="mine").json()
+    assert answer["logId"] == "mine"
+    pruned = answer["result"]["ocrResults"][0]["prunedResult"]
+    assert pruned["return_word_box"] is True
+    assert ["".join(words) for words in pruned["text_word"]] == pruned["rec_texts"] == [TEXT]
+    assert len(pruned["text_word"][0]) == len(pruned["text_word_boxes"][0]) > 1
+    for left, top, right, bottom in pruned["text_word_boxes"][0]:
+        assert 0 <= left < right <= pruned["rec_boxes"][0][2] + 1
+        assert [top, bottom] == pruned["rec_boxes"][0][1::2]
+    for content, kind in [(pdf_of(LINES[:1]), "pdf"), (pdf_of(LINES[:2]), "pdf"), (tiff(LINES[:2]), "tiff"), (tiff(LINES[:1]), "image")]:
+        result = server.read_json(content, path="/ocr", visualize=False).json()["result"]
+        about = result["dataInfo"]
+        assert about["type"] == kind
+        if kind != "image":
+            assert about["numPages"] == len(about["pages"]) == len(result["ocrResults"])
+            assert about["pages"][0].keys() == {"width", "height"}
+    health = server.client.get("/health").json()
+    assert health.pop("logId")
+    assert health == {"errorCode": 0, "errorMsg": "Healthy"}
+
+
+def test_no_more_pictures_are_made_at_once_than_there_are_cores(ocr: ThreadSafeOCR) -> None:
+    """Each takes several copies of its page."""
+    lock, now, most = threading.Lock(), 0, 0
+
+    def picture(_image: object, _page: OcrResult) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.1)
+        with lock:
+            now -= 1
+
+    async def main() -> None:
+        service, end = Service(ServerSettings(), ocr), asyncio.get_running_loop().time() + 30
+
+        async def client(content: bytes) -> None:
+            async for _ in documents.read(service, content, documents.Reading({}, picture=picture), end):
+                pass
+
+        await asyncio.gather(*map(client, [LINE] * 8 + [tiff(LINES[:3]), pdf_of(LINES[:3])]))
+
+    asyncio.run(main())
+    assert 1 <= most <= max(_core.cores(), 2)
+
+
+def test_what_is_transparent_is_white_in_the_pictures_as_it_is_read(server: Server) -> None:
+    answer = server.read_json(png(np.zeros((60, 200, 4), np.uint8)), path="/ocr").json()
+    for name in ("inputImage", "ocrImage"):
+        with Image.open(io.BytesIO(base64.b64decode(answer["result"]["ocrResults"][0][name]))) as picture:
+            assert picture.getpixel((5, 5)) == (255, 255, 255)
 
 
 def test_what_paddlex_may_be_asked_holds_and_its_errors_have_its_form(server: Server) -> None:
@@ -471,6 +542,17 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(tmp_path: Path
             assert int(refused.headers["retry-after"]) > 0
         while server.stats()["engine"]["queue_size"]:
             pass
+        assert page_of(server.read(LINE))["text"] == TEXT
+
+
+def test_pdfs_that_wait_to_be_rendered_are_a_queue_that_is_full_at_once_too(tmp_path: Path) -> None:
+    with Server(tmp_path, "--max-queue-size", "1") as server, concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(server.read, endless(), headers={"X-Request-Timeout": "10"})
+        while not children(server.process.pid):
+            time.sleep(0.02)
+        refused = server.read(pdf_of(LINES[:1]))
+        assert "PDFs" in problem(refused, 503, "OverloadedError")
+        assert int(refused.headers["retry-after"]) > 0
         assert page_of(server.read(LINE))["text"] == TEXT
 
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from PIL import Image
 from conftest import LINES, TEXT
 from serving import Server, tiff
 from test_bad_input import lying
+from test_documents import endless, pdf_of
 
 LINE = LINES[0].read_bytes()
 HEAD = b"POST /v1/read HTTP/1.1\r\nHost: x\r\n"
@@ -205,6 +207,32 @@ def test_json_that_would_swell_in_memory_is_refused_unparsed(tmp_path: Path, pat
         assert refused.status_code == 400
         # The body as it comes, and in one piece.
         assert server.memory("VmHWM") - before < 3 * len(body) / 1e6
+
+
+@pytest.mark.timeout(120)
+def test_a_page_that_is_never_rendered_keeps_the_others_waiting_for_a_while_only(server: Server) -> None:
+    bomb, good = endless(), pdf_of(["alpha"])
+    with ThreadPoolExecutor() as pool:
+        # A client with a deadline, or one that hangs up, takes its page along.
+        for hasty in ({"headers": {"X-Request-Timeout": "2"}}, {"patience": 2.0}):
+            start = time.monotonic()
+            late = pool.submit(server.read, bomb, **hasty)
+            time.sleep(1)
+            assert server.read(good, format="text").text == "alpha\n"
+            assert time.monotonic() - start < 10
+            if "headers" in hasty:
+                assert late.result().status_code == 504
+            else:
+                assert isinstance(late.exception(), httpx.ReadTimeout)
+        # One that is patient: until the server has had enough.
+        late = pool.submit(server.read, bomb)
+        time.sleep(1)
+        start = time.monotonic()
+        assert server.read(good, headers={"X-Request-Timeout": "2"}).json()["type"] == "urn:threadsafe-ocr:OcrTimeoutError"
+        assert time.monotonic() - start < 5
+        assert server.read(good, format="text").text == "alpha\n"
+        assert late.result().status_code == 504
+        assert time.monotonic() - start < 30
 
 
 def test_forms_that_are_none_are_refused(server: Server) -> None:

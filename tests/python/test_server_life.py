@@ -20,6 +20,7 @@ from PIL import Image
 
 from conftest import LINES, TEXT
 from serving import Server, children, free_port, slow_page, tiff
+from test_documents import endless
 from threadsafe_ocr.server import connections
 
 LINE = LINES[0].read_bytes()
@@ -169,6 +170,19 @@ def test_what_is_not_finished_within_the_grace_gets_a_503(tmp_path: Path, number
         assert server.stop(number) == 0
         assert slow.result().status_code == 503
         assert uploading.recv(1000).startswith(b"HTTP/1.1 503 ")
+    server.client.close()
+    assert "Traceback" not in server.errors()
+
+
+def test_a_page_that_is_never_rendered_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    server = Server(tmp_path, "--grace", "1")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        never = pool.submit(server.read, endless())
+        until(lambda: children(server.process.pid))
+        start = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - start < 8
+        assert never.result().status_code == 503
     server.client.close()
     assert "Traceback" not in server.errors()
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from threadsafe_ocr import documents
 from threadsafe_ocr.exceptions import ConfigError, InvalidImageError, PasswordError
+from threadsafe_ocr.inputs import pil_open, pil_pixels
 from threadsafe_ocr.result import OcrResult, TextLine
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def write(target: str | Path | BinaryIO, document: Any, pages: Iterable[OcrResul
                 _add_text(made.pages[(page.page_number or 1) - 1], page, font)
             made.save(target, deterministic_id=not made.is_encrypted)
     else:
-        with pikepdf.new() as made, _open(content) as images:
+        with pikepdf.new() as made, pil_open(_file(content)) as images:
             font = _font(made)
             for page in pages:
                 images.seek((page.page_number or 1) - 1)
@@ -65,15 +66,6 @@ def write(target: str | Path | BinaryIO, document: Any, pages: Iterable[OcrResul
 
 def _file(content: str | bytes) -> Any:
     return io.BytesIO(content) if isinstance(content, bytes) else content
-
-
-def _open(content: str | bytes) -> Image.Image:
-    from PIL import Image
-
-    try:
-        return Image.open(_file(content))
-    except (OSError, ValueError) as error:
-        raise InvalidImageError(f"PIL cannot open this image: {error}; save it anew, as PNG or JPEG") from error
 
 
 def _image_page(made: pikepdf.Pdf, image: Image.Image, content: str | bytes) -> pikepdf.Page:
@@ -110,8 +102,6 @@ def _image_page(made: pikepdf.Pdf, image: Image.Image, content: str | bytes) -> 
 def _flat(image: Image.Image) -> Image.Image:
     """RGB, on white where it is transparent, as the engine reads it."""
     from PIL import Image
-
-    from threadsafe_ocr.inputs import pil_pixels
 
     pixels = pil_pixels(image)
     if pixels.ndim == 3 and pixels.shape[2] == 4:

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from threadsafe_ocr import InvalidImageError, OcrResult, OcrTimeoutError, _core, rendering
 from threadsafe_ocr.problems import Problem
@@ -20,6 +20,10 @@ from threadsafe_ocr.server.service import Service
 
 STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 TIFF = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+# Of rendering a page: a third of the default timeout, so that who waits behind a page that never ends is answered within his own.
+RENDER_SECONDS = 20.0
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +77,11 @@ async def read(service: Service, content: bytes, reading: Reading, end: float) -
                 attributes(lines=len(result.lines), width=result.width, height=result.height)
                 if result.seconds:
                     tracing.stages(result.seconds._asdict())
-            shown = await asyncio.to_thread(reading.picture, image, result) if reading.picture else None
+            shown = None
+            if reading.picture:
+                async with service.drawn:
+                    shown = await asyncio.to_thread(reading.picture, image, result)
         return PageRead(dataclasses.replace(result, page_number=number), shown, len(document.numbers))
-
-    async def in_time(document: Document, number: int, *, first: bool) -> PageRead:
-        try:
-            # The engine's own word comes first.
-            return await asyncio.wait_for(one(document, number, first=first), left() + 0.1)
-        except OcrTimeoutError:
-            raise
-        except asyncio.TimeoutError:
-            raise OcrTimeoutError(f"page {number} was not there within the timeout") from None
 
     running: deque[asyncio.Task[PageRead]] = deque()
     async with _opened(service, content, reading, left) as document:
@@ -93,7 +91,8 @@ async def read(service: Service, content: bytes, reading: Reading, end: float) -
                 if len(running) >= 2 * _core.cores():
                     yield await running[0]
                     running.popleft()
-                running.append(asyncio.create_task(in_time(document, number, first=number == document.numbers[0])))
+                page = partial(one, document, number, first=number == document.numbers[0])
+                running.append(asyncio.create_task(_in_time(page, left, f"page {number}")))
             while running:
                 yield await running[0]
                 running.popleft()
@@ -103,9 +102,19 @@ async def read(service: Service, content: bytes, reading: Reading, end: float) -
             await asyncio.gather(*running, return_exceptions=True)
 
 
+async def _in_time(work: Callable[[], Awaitable[T]], left: Callable[[], float], what: str) -> T:
+    try:
+        # The engine's own word comes first.
+        return await asyncio.wait_for(work(), left() + 0.1)
+    except OcrTimeoutError:
+        raise
+    except asyncio.TimeoutError:
+        raise OcrTimeoutError(f"{what} was not there within the timeout") from None
+
+
 @contextlib.asynccontextmanager
 async def _opened(service: Service, content: bytes, reading: Reading, left: Callable[[], float]) -> AsyncIterator[Document]:
-    """Raises Problem: 415 for what cannot be read, 413 for too many pages."""
+    """Raises Problem: 415 for what cannot be read, 413 for too many pages, 503 for too many PDFs."""
     most = service.settings.max_pages
     if content.startswith(STARTS):
         yield Document([1], _itself(content))
@@ -116,24 +125,39 @@ async def _opened(service: Service, content: bytes, reading: Reading, left: Call
             return _pointed(content, offsets[number])
 
         yield Document(list(offsets), frame) if len(offsets) > 1 else Document([1], _itself(content))
-    elif b"%PDF-" in content[:1024]:
+    elif is_pdf(content):
+        if service.pdfs.locked():
+            raise Problem(503, "OverloadedError", f"{service.settings.queue_size} PDFs are being read or wait for it; try again later")
         pdf, loop = PdfDocument(content, reading.password), asyncio.get_running_loop()
 
-        async def rendered(number: int) -> Any:
-            until = time.monotonic() + left()
-            render = partial(pdf.render, number - 1, reading.dpi, max_pixels=service.settings.max_pixels or MOST_PIXELS, until=until)
-            return await loop.run_in_executor(rendering.thread(), render)
+        async def asked(ask: Callable[..., T]) -> T:
+            end = time.monotonic() + left()
 
-        try:
-            count = await loop.run_in_executor(rendering.thread(), pdf.count, time.monotonic() + left())
-            if count > most:
-                raise _too_many(most)
-            yield Document(list(range(1, count + 1)), rendered, service.rendered)
-        finally:
-            pdf.close()
+            def in_turn() -> T:
+                # Not before: the wait is no fault of the page's.
+                return ask(until=min(end, time.monotonic() + RENDER_SECONDS))
+
+            return await loop.run_in_executor(rendering.thread(), in_turn)
+
+        async def rendered(number: int) -> Any:
+            return await asked(partial(pdf.render, number - 1, reading.dpi, max_pixels=service.settings.max_pixels or MOST_PIXELS))
+
+        async with service.pdfs:
+            try:
+                count = await _in_time(partial(asked, pdf.count), left, "the PDF")
+                if count > most:
+                    raise _too_many(most)
+                yield Document(list(range(1, count + 1)), rendered, service.rendered)
+            finally:
+                pdf.close()
     else:
         detail = "this is neither an image that can be read nor a PDF; send a JPEG, PNG, WebP, TIFF, BMP, GIF or PDF"
         raise Problem(415, "UnsupportedMediaType", detail)
+
+
+def is_pdf(content: bytes) -> bool:
+    """Other bytes may come before its mark, unless they are an image's."""
+    return b"%PDF-" in content[:1024] and not content.startswith((*STARTS, *TIFF))
 
 
 def _itself(content: bytes) -> Callable[[int], Awaitable[bytes]]:
@@ -179,6 +203,7 @@ def _directories(content: bytes, most: int) -> dict[int, int]:
             if len(offsets) > most:
                 raise _too_many(most)
             (offset,) = struct.unpack_from(number, content, first + entries * entry)
-    except struct.error:
+    except (struct.error, OverflowError):
+        # BigTIFF's numbers go beyond what an address can be.
         raise InvalidImageError(f"the TIFF is cut short: page {len(offsets) + 1} is not in it") from None
     return offsets

@@ -6,7 +6,7 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
-from threadsafe_ocr.inputs import pil_pixels
+from threadsafe_ocr.draw import photo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,13 +16,10 @@ SIDE = 2000
 
 
 def of(image: Any) -> Image:
-    """What `aread` took, bytes or BGR pixels, as an upright picture in RGB."""
+    """What `aread` took, bytes or BGR pixels, as an upright picture in RGB, on white as the engine reads it."""
     from PIL import Image
 
-    if isinstance(image, bytes):
-        with Image.open(io.BytesIO(image)) as opened:
-            return Image.fromarray(pil_pixels(opened)).convert("RGB")
-    return Image.fromarray(image[:, :, ::-1])
+    return photo(image) if isinstance(image, bytes) else Image.fromarray(image[:, :, ::-1])
 
 
 def jpeg(picture: Image) -> str:

@@ -39,8 +39,18 @@ class ServerSettings:
 
     def engine(self) -> ThreadSafeOCR:
         """The engine of a process."""
-        size = self.max_queue_size or QUEUE_PER_CORE * _core.cores()
-        return ThreadSafeOCR(self.models, device=self.device, precision=self.precision, max_queue_size=size, max_pixels=self.max_pixels)
+        return ThreadSafeOCR(
+            self.models,
+            device=self.device,
+            precision=self.precision,
+            max_queue_size=self.queue_size,
+            max_pixels=self.max_pixels,
+        )
+
+    @property
+    def queue_size(self) -> int:
+        """Pages inside at once."""
+        return self.max_queue_size or QUEUE_PER_CORE * _core.cores()
 
 
 class Room:
@@ -82,8 +92,12 @@ class Service:
         self._ocr = ocr
         # Uploads as received, beside the engine's own copies, which `max_queue_bytes` bounds.
         self.room = Room(8 * settings.max_upload)
+        # PDFs inside: their pages wait to be rendered before the engine's queue is asked.
+        self.pdfs = asyncio.Semaphore(settings.queue_size)
         # Pages of PDFs in memory, of all documents together: up to 300 MB each.
         self.rendered = asyncio.Semaphore(max(_core.cores(), 2))
+        # Pages whose pictures are made, decoded once more. Apart from the rendered ones: an image does not wait for somebody's PDF.
+        self.drawn = asyncio.Semaphore(max(_core.cores(), 2))
         self.warm = False
         self.closing = False
         # The requests that read, each with its client.
