@@ -125,7 +125,7 @@ class Paddle2:
         if paddle_images.is_url(img):
             img = paddle_images.download(img, allowed=self._allow_urls)
         if paddle_images.is_pdf(img):
-            for page in islice(paddle_images.document_pages(img), self._page_num or None):
+            for page in islice(paddle_images.pdf_pages(img), self._page_num or None):
                 yield self._one(page, then)
         else:
             yield self._one(img, then)
