@@ -209,12 +209,13 @@ class PaddleOCR:
     @property
     def model_settings(self) -> dict[str, dict[str, str]]:
         """What ran so far: generation -> the model PaddleOCR would take -> the set, or the file, that read in its place."""
-        return {generation: dict(made[1].used) for generation, made in self._made.items()}
+        return {generation: dict(made[1].used) for generation, made in self._made.copy().items()}
 
     def close(self) -> None:
         """Ends it: requests that run finish, further ones raise EngineClosedError."""
         self._closed = True
-        for engine, _ in self._made.values():
+        # Another thread's first call may add one meanwhile, and closes it itself.
+        for engine, _ in self._made.copy().values():
             engine.close()
 
     def _engine(self, generation: str) -> ThreadSafeOCR:
@@ -231,6 +232,9 @@ class PaddleOCR:
                 raise ModelNotFoundError(f"strict_models=True, and these are not here: {'; '.join(absent)}")
             new = (ThreadSafeOCR(models.spec, device=self._device, **self._limits), models)
             made = self._made.setdefault(generation, new)
+            if self._closed:
+                made[0].close()
+                raise EngineClosedError("this PaddleOCR was closed")
             if made is new and absent:
                 warnings.warn(f"PaddleOCR: {'; '.join(absent)} (strict_models=True makes this an error)", UserWarning, stacklevel=4)
         engine: ThreadSafeOCR = made[0]
