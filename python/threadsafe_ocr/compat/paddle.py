@@ -24,7 +24,10 @@ from threadsafe_ocr.compat.paddle_options import PADDLE2, PADDLE3
 from threadsafe_ocr.exceptions import ConfigError, EngineClosedError, ModelNotFoundError
 from threadsafe_ocr.ocr import ThreadSafeOCR
 
-__all__ = ["OCRResult", "PaddleOCR", "draw_ocr"]
+__all__ = ["OCRResult", "PaddleOCR", "__version__", "draw_ocr"]
+
+# Of what `import paddleocr` finds here, for code that asks; `api` is each object's own.
+__version__ = "3.7.0"
 
 _APIS = (None, "2", "2.7", "3")
 # Keywords of ThreadSafeOCR that limit its requests.
