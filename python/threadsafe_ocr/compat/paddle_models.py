@@ -169,7 +169,7 @@ def _set_of(wanted: str) -> str:
             f"no model set here reads what {wanted} reads; there is: {', '.join(sorted(_READ_BY_V6))}. Convert that model to ONNX and give "
             f"its folder, {_own(wanted)}; or add it with a detection model: threadsafe-ocr models add FOLDER --name {wanted}"
         )
-    if re.search(r"PP-OCR(?:v[234])?(?:_|$)", wanted) and script[1] in (None, "ch"):
+    if re.search(r"PP-OCR(?:v[234])?(?:_|$)", wanted) and "server" not in wanted and script[1] in (None, "ch"):
         candidates.append("v4-mobile")
     return next((name for name in candidates if name and _is_here(name)), _NEAREST)
 
