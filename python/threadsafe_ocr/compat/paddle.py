@@ -38,7 +38,7 @@ class PaddleOCR:
     """PaddleOCR 2.x and 3.x in one class, on `ThreadSafeOCR`: every method from any thread, options of a call for that call only.
 
     The method decides: `ocr`, `__call__`, `text_detector`, `text_recognizer` and `text_classifier` answer as 2.10 does, with its settings;
-    `predict` and `predict_iter` as 3.7. Keywords of either generation set both. Besides these:
+    `predict` and `predict_iter` as 3.7. Keywords of either generation set both; without names they are 3.7's in its order. Besides these:
 
     api: "2", "2.7" or "3": loads that generation's models at once; otherwise the first call of a generation does. "2.7" answers lists of
     crops as 2.7 did; "3" makes `ocr` the deprecated `predict` of 3.x and refuses the keywords that 3.x refuses.
@@ -51,7 +51,7 @@ class PaddleOCR:
 
     def __init__(
         self,
-        *,
+        *positional: Any,
         api: str | None = None,
         strict_models: bool = False,
         none_for_empty: bool = True,
@@ -60,6 +60,7 @@ class PaddleOCR:
     ) -> None:
         if api not in _APIS:
             raise ConfigError(f'api={api!r}; it can be "2", "2.7" or "3"')
+        keywords = paddle_options.by_name(positional, keywords)
         own = {"api": api, "strict_models": strict_models, "none_for_empty": none_for_empty, "allow_urls": allow_urls}
         self._arguments = {**own, **keywords}
         self._api, self._strict, self._none_for_empty, self._allow_urls = api, strict_models, none_for_empty, allow_urls
