@@ -190,9 +190,13 @@ class PaddleOCR:
     def export_paddlex_config_to_yaml(self, yaml_path: str | os.PathLike[str]) -> None:
         """Writes 3.x's settings as PaddleX's pipeline configuration."""
         self._engine("3")
-        det, rec, orientation, _ = self._made["3"][1].used
-        options, words = {**PADDLE3, **self._options}, bool(self._steps["return_word_box"])
-        content = paddle3_config.config(options, {"det": det, "rec": rec, "ori": orientation}, words=words)
+        models = {}
+        for part, name in zip(("det", "rec", "cls"), self._made["3"][1].used, strict=False):
+            folder = self._named.get(f"{part}_dir")
+            models[part] = {"model_name": name, "model_dir": folder and os.fspath(folder)}
+        steps = {"use_doc_orientation_classify": self._turns, "use_doc_unwarping": self._steps["use_doc_unwarping"] is not False}
+        words = bool(self._steps["return_word_box"])
+        content = paddle3_config.config({**PADDLE3, **self._options}, models, steps, words=words)
         Path(yaml_path).write_text(paddle3_config.to_yaml(content), encoding="utf-8")
 
     @property
