@@ -24,7 +24,8 @@ _Plain = dict[str, Any]
 # The keys of `json` and `str`, in 3.x's order; those that are not there are left out.
 _SHOWN = (
     "input_path", "page_index", "model_settings", "doc_preprocessor_res", "dt_polys", "text_det_params", "text_type",
-    "textline_orientation_angles", "text_rec_score_thresh", "return_word_box", "rec_texts", "rec_scores", "rec_polys", "rec_boxes", "text_word_boxes", "text_word",
+    "textline_orientation_angles", "text_rec_score_thresh", "return_word_box", "rec_texts", "rec_scores", "rec_polys", "rec_boxes",
+    "text_word_boxes", "text_word",
 )  # fmt: skip
 _AS_ARRAYS = ("dt_polys", "textline_orientation_angles", "rec_scores", "rec_polys", "rec_boxes")
 # Pixels: the strip below the pictures of a page that was turned.
