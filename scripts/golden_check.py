@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Compares threadsafe_ocr.compat.paddle.PaddleOCR with recorded answers of PaddleOCR; fails when too few texts or numbers of lines are equal,
-or, of arrays, when a box, a score, a key or a kind of value differs.
+"""Compares threadsafe_ocr.compat.paddle.PaddleOCR with recorded answers of PaddleOCR.
+
+Fails when too few texts or numbers of lines are equal; of arrays also when a box, a score, a key or a kind of value differs.
 
     python scripts/golden_check.py GOLDEN_DIR [--oracle 2.10] [--files]
 

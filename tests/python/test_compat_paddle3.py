@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from conftest import LINES, MODELS, PAGES, TEXT
+from conftest import MODELS, PAGES
 from paddle_calls import BAND, BLANK, CROP
 from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError, TextLine, _core
 from threadsafe_ocr.compat import paddle3_words, paddle_models
@@ -244,33 +244,39 @@ def test_a_pdf_that_one_thread_is_in_the_midst_of_keeps_no_other_threads_pdf_wai
 
 
 def test_a_tall_line_on_an_upright_page_is_read(paddle: PaddleOCR) -> None:
-    line = Image.open(LINES[0]).convert("RGB")
-    page = Image.new("RGB", (line.width + 200, line.width + 100), "white")
+    page, line = Image.new("RGB", (400, 300), "white"), Image.new("RGB", (220, 50), "white")
+    ImageDraw.Draw(line).text((10, 8), "alpha bravo", fill="black", font=ImageFont.load_default(28))
     page.paste(line, (20, 60))
     page.paste(line, (20, 160))
-    page.paste(line.rotate(-90, expand=True), (line.width + 100, 40))
+    page.paste(line.rotate(-90, expand=True), (310, 40))
     pixels = np.asarray(page)[:, :, ::-1]
     for options in ({}, {"use_textline_orientation": True}, {"use_doc_orientation_classify": True}):
         (answer,) = paddle.predict(pixels, **options)
-        assert answer["rec_texts"] == [TEXT] * 3
+        assert answer["rec_texts"] == ["alpha bravo"] * 3
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_a_turned_page_is_told_as_an_upright_one(paddle: PaddleOCR, band: np.ndarray, page: OCRResult, turns: int) -> None:
-    given = np.ascontiguousarray(np.rot90(band, -turns))
+def test_a_turned_page_is_told_as_an_upright_one(paddle: PaddleOCR, turns: int) -> None:
+    image = Image.new("RGB", (420, 200), "white")
+    for row, text in enumerate(("alpha bravo charlie", "delta", "echo foxtrot")):
+        ImageDraw.Draw(image).text((20, 20 + 60 * row), text, fill="black", font=ImageFont.load_default(28))
+    upright = np.ascontiguousarray(image)
+    (page,) = paddle.predict(upright)
+    given = np.ascontiguousarray(np.rot90(upright, -turns))
     (answer,) = paddle.predict(given, use_doc_orientation_classify=True, return_word_box=True)
     turned = answer["doc_preprocessor_res"]
     assert list(turned) == ["input_path", "page_index", "input_img", "model_settings", "angle", "rot_img", "output_img"]
     assert turned["angle"] == 90 * turns
     assert turned["input_img"] is given
-    assert np.array_equal(turned["rot_img"], band)
+    assert np.array_equal(turned["rot_img"], upright)
     assert turned["model_settings"] == {"use_doc_orientation_classify": True, "use_doc_unwarping": False}
     assert answer["model_settings"] == {"use_doc_preprocessor": True, "use_textline_orientation": False}
-    assert answer["rec_texts"] == page["rec_texts"]
-    assert np.abs(answer["rec_boxes"].astype(int) - page["rec_boxes"]).max() <= 5
+    assert answer["rec_texts"] == page["rec_texts"] == ["alpha bravo charlie", "delta", "echo foxtrot"]
+    assert np.abs(answer["rec_boxes"].astype(int) - page["rec_boxes"]).max() <= 6
     # Words are where they are on the upright page too.
     for line, words in zip(answer["rec_boxes"], answer["text_word_boxes"], strict=True):
-        assert (words[:, 1] == line[1]).all()
+        assert np.abs(words[:, 1] - line[1]).max() <= 6
+        assert (np.diff(words[:, 0]) > 0).all()
     assert set(answer["textline_orientation_angles"]) == {-1}
     (looked,) = paddle.predict(given, use_doc_orientation_classify=True, use_textline_orientation=True)
     assert set(looked["textline_orientation_angles"]) == {0}
@@ -286,7 +292,8 @@ def test_a_page_that_was_turned_shows_how(paddle: PaddleOCR, band: np.ndarray, t
     pictures = {name: picture.size for name, picture in answer.img.items()}
     assert pictures == {"ocr_res_img": (2 * 700, 260), "preprocessed_img": (260 + 2 * 700, 700 + 25)}
     answer.save_to_img(tmp_path / "one.png")
-    assert Image.open(tmp_path / "one.png").size == pictures["ocr_res_img"]
+    with Image.open(tmp_path / "one.png") as saved:
+        assert saved.size == pictures["ocr_res_img"]
     assert copy.deepcopy(answer).json == pickle.loads(pickle.dumps(answer)).json == answer.json
 
 
@@ -537,6 +544,7 @@ def test_the_settings_are_exported_as_paddlex_has_them(paddle: PaddleOCR, tmp_pa
     assert "use_textline_orientation: false" in rows
 
 
+@pytest.mark.filterwarnings("ignore:PaddleOCR. ch_ppocr:UserWarning")
 def test_an_exported_configuration_makes_the_same_reader(band: np.ndarray, tmp_path: Path) -> None:
     models = MODELS / "v6-small"
     own = {"text_detection_model_dir": models / "det", "text_recognition_model_dir": str(models / "rec")}

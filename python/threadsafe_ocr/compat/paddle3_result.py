@@ -96,7 +96,7 @@ class _Result(dict[str, Any]):
 
 
 class DocPreprocessorResult(_Result):
-    """How a page was turned upright: `input_img` as it was given, `output_img` upright, `angle` by how many degrees it was turned clockwise."""
+    """How a page was turned upright: `input_img` is as it was given, `output_img` upright; `angle`: degrees it was turned clockwise."""
 
     _keys = ("input_path", "page_index", "model_settings", "angle")
 
