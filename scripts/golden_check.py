@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Compares threadsafe_ocr.compat.paddle.PaddleOCR with recorded answers of PaddleOCR; fails when too few texts or numbers of lines are equal.
+"""Compares threadsafe_ocr.compat.paddle.PaddleOCR with recorded answers of PaddleOCR.
+
+Fails when too few texts or numbers of lines are equal; of arrays also when a box, a score, a key or a kind of value differs.
 
     python scripts/golden_check.py GOLDEN_DIR [--oracle 2.10] [--files]
 
@@ -36,16 +38,19 @@ ORACLES = {
 }
 # Shares of texts, and of pages with as many lines.
 LEAST_EQUAL = {"arrays": (0.995, 1.0), "files": (0.99, 0.95)}
-BOX_TOLERANCE = 1.0  # pixels, of every coordinate of a box
+SAME_LINE = 0.7  # overlap (intersection over union) from which two boxes are of one line
+BOX_TOLERANCE = 2.0  # pixels, of every coordinate of a box
+SCORE_TOLERANCE = 0.01
 
 
 @dataclass
 class Tally:
     oracle: int = 0  # lines the oracle has
     extra: int = 0  # lines only the product has
+    paired: int = 0  # lines both have
     same_count: int = 0  # pages with as many lines
     pages: int = 0
-    alike: int = 0  # pages whose other parts are equal: 2.10's boxes in the order found; 3.7's settings, word boxes and whatever else
+    alike: int = 0  # pages whose other parts are equal: 2.10's boxes in the order found; 3.7's keys, kinds, settings, word boxes
     texts: int = 0  # equal texts
     boxes: int = 0  # boxes within BOX_TOLERANCE
     in_order: int = 0  # lines that stand where the oracle has them
@@ -54,6 +59,7 @@ class Tally:
     def add(self, other):
         self.oracle += other.oracle
         self.extra += other.extra
+        self.paired += other.paired
         self.same_count += other.same_count
         self.pages += other.pages
         self.alike += other.alike
@@ -83,7 +89,6 @@ def main():
     arguments = parser.parse_args()
     file, keywords = ORACLES[arguments.oracle]
     oracle = json.loads((arguments.golden / file).read_text(encoding="utf-8"))
-    least_texts, least_counts = LEAST_EQUAL["files" if arguments.files else "arrays"]
 
     total = Tally()
     ocr = PaddleOCR(**keywords)
@@ -105,7 +110,22 @@ def main():
         total.add(tally)
     ocr.close()
     print(f"{total}  total: {total.equal_share():.2%} of texts equal")
-    return 0 if total.equal_share() >= least_texts and total.same_count >= least_counts * total.pages else 1
+    failed = failures(total, arguments.files)
+    print(*failed, sep="\n", end="\n" if failed else "")
+    return 1 if failed else 0
+
+
+def failures(total, files):
+    """What is not as it must be. Of files the pixels may differ a little, so boxes and scores too."""
+    least_texts, least_counts = LEAST_EQUAL["files" if files else "arrays"]
+    wrong = {
+        f"fewer than {least_texts:.1%} of texts are equal": total.equal_share() < least_texts,
+        f"fewer than {least_counts:.0%} of pages have as many lines": total.same_count < least_counts * total.pages,
+        f"a box is more than {BOX_TOLERANCE:g} pixels off": not files and total.boxes < total.paired,
+        f"a score is more than {SCORE_TOLERANCE:g} off": not files and total.score > SCORE_TOLERANCE,
+        "a page is not alike": not files and total.alike < total.pages,
+    }
+    return [what for what, failed in wrong.items() if failed]
 
 
 def decode(path, sha256, oracle):
@@ -130,10 +150,20 @@ def read_2(ocr, given, entry):
 
 
 def read_3(ocr, given, entry):
-    """The answer, and whether all but its lines is as recorded."""
-    answer = ocr.predict(given, return_word_box=True)[0].json["res"]
+    """The answer, and whether its keys, their order, the kinds of values and all but the lines are as recorded."""
+    answer, recorded = ocr.predict(given, return_word_box=True)[0].json["res"], entry["json"]
     lines = {"input_path", "dt_polys", "rec_texts", "rec_scores", "rec_polys", "rec_boxes"}
-    return answer, {k: v for k, v in answer.items() if k not in lines} == {k: v for k, v in entry["json"].items() if k not in lines}
+    same_kinds = [(k, kind(v)) for k, v in answer.items() if k != "input_path"] == [
+        (k, kind(v)) for k, v in recorded.items() if k != "input_path"
+    ]
+    return answer, same_kinds and all(answer[k] == v for k, v in recorded.items() if k not in lines)
+
+
+def kind(value):
+    """A value's type; of a list also its first entry's, of a dict those of its values."""
+    if isinstance(value, dict):
+        return {key: kind(item) for key, item in value.items()}
+    return [kind(item) for item in value[:1]] if isinstance(value, list) else type(value)
 
 
 READ = {"2.10": read_2, "3.7": read_3}
@@ -146,13 +176,13 @@ def as_json(answer):
 
 
 def compare(oracle, answer, print_differences=False):
-    """The oracle's lines against the product's, each with the one whose box is nearest."""
+    """The oracle's lines against the product's, each with the one whose box it shares."""
     texts, scores = oracle["rec_texts"], oracle["rec_scores"]
     our_texts, our_scores = answer["rec_texts"], answer["rec_scores"]
     boxes, our_boxes = ([np.asarray(box, float) for box in page["rec_polys"]] for page in (oracle, answer))
-    pairs = pair_by_centre(boxes, our_boxes)
+    pairs = pair_by_overlap(boxes, our_boxes)
 
-    tally = Tally(oracle=len(texts), extra=len(our_texts) - len(pairs), pages=1, same_count=len(texts) == len(our_texts))
+    tally = Tally(len(texts), len(our_texts) - len(pairs), len(pairs), same_count=len(texts) == len(our_texts), pages=1)
     for theirs, text in enumerate(texts):
         ours = pairs.get(theirs)
         if ours is None:
@@ -170,20 +200,23 @@ def compare(oracle, answer, print_differences=False):
     return tally
 
 
-def pair_by_centre(boxes, our_boxes):
-    """Index of theirs -> index of ours, nearest centres first; each box is used once."""
-    if not boxes or not our_boxes:
-        return {}
-    centres = np.array([box.mean(axis=0) for box in boxes])
-    our_centres = np.array([box.mean(axis=0) for box in our_boxes])
-    distances = np.linalg.norm(centres[:, np.newaxis] - our_centres, axis=2)
+def pair_by_overlap(boxes, our_boxes):
+    """Index of theirs -> index of ours, those that overlap most first; each box is used once."""
+    overlaps = [(overlap(theirs, ours), i, j) for i, theirs in enumerate(boxes) for j, ours in enumerate(our_boxes)]
     pairs, used = {}, set()
-    for flat in np.argsort(distances, axis=None, kind="stable"):
-        theirs, ours = (int(index) for index in np.unravel_index(flat, distances.shape))
-        if theirs not in pairs and ours not in used:
+    for share, theirs, ours in sorted(overlaps, key=lambda found: -found[0]):
+        if share >= SAME_LINE and theirs not in pairs and ours not in used:
             pairs[theirs] = ours
             used.add(ours)
     return pairs
+
+
+def overlap(a, b):
+    """Intersection over union of two convex polygons."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    shared, _ = cv2.intersectConvexConvex(a, b)
+    union = cv2.contourArea(a) + cv2.contourArea(b) - shared
+    return shared / union if union else 0.0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from conftest import LINES, PAGES, Run
 from paddle_calls import BAND, BLANK, CROP
@@ -23,8 +23,9 @@ from threadsafe_ocr import (
     ModelNotFoundError,
     OcrTimeoutError,
     ThreadSafeOCR,
+    _core,
 )
-from threadsafe_ocr.compat import paddle_models
+from threadsafe_ocr.compat import paddle2, paddle_images, paddle_models
 from threadsafe_ocr.compat.paddle import PaddleOCR
 from threadsafe_ocr.compat.paddle_options import PADDLE2
 
@@ -215,6 +216,50 @@ def test_a_pdf_is_a_list_of_its_pages(paddle: PaddleOCR, tmp_path: Path) -> None
     assert second[0][1][0] == paddle.ocr(np.asarray(pages[1])[:, :, ::-1])[0][0][1][0]
 
 
+def test_of_a_long_pdf_a_few_pages_are_rendered_ahead_so_that_memory_is_bounded(paddle: PaddleOCR, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = max(_core.cores(), 2)
+    running, most = 0, 0
+
+    def pages(_path: str) -> Iterator[np.ndarray]:
+        nonlocal running, most
+        for _ in range(4 * ahead):
+            running += 1
+            most = max(most, running)
+            yield np.full((64, 64, 3), 255, np.uint8)
+
+    def answered(raw: object) -> object:
+        nonlocal running
+        running -= 1
+        return from_raw(raw)
+
+    from_raw = paddle2.from_raw
+    monkeypatch.setattr(paddle_images, "pdf_pages", pages)
+    monkeypatch.setattr(paddle2, "from_raw", answered)
+    for rec in (True, False):
+        assert paddle.ocr("long.pdf", rec=rec) == [None] * 4 * ahead
+        assert (running, most) == (0, ahead)
+
+
+def test_a_pdf_is_rendered_twice_as_large_and_a_large_page_as_it_is(paddle: PaddleOCR, tmp_path: Path) -> None:
+    pages = [Image.new("RGB", size, "white") for size in ((980, 200), (1100, 200))]
+    for page in pages:
+        page.paste(Image.open(LINES[0]).convert("RGB"), (40, 80))
+    pages[0].save(tmp_path / "pages.pdf", save_all=True, append_images=pages[1:], resolution=72)
+    # 1100 points are 2200 pixels at 144 dpi, more than 2.x's 2000.
+    lefts = [page[0][0][0][0] for page in paddle.ocr(str(tmp_path / "pages.pdf"))]
+    assert [abs(left - expected) < 10 for left, expected in zip(lefts, (80, 40), strict=True)] == [True, True]
+
+
+def test_a_tall_line_on_an_upright_page_is_read(paddle: PaddleOCR) -> None:
+    page, line = Image.new("RGB", (400, 300), "white"), Image.new("RGB", (220, 50), "white")
+    ImageDraw.Draw(line).text((10, 8), "alpha bravo", fill="black", font=ImageFont.load_default(28))
+    page.paste(line, (20, 60))
+    page.paste(line, (20, 160))
+    page.paste(line.rotate(-90, expand=True), (310, 40))
+    (read,) = paddle.ocr(np.asarray(page)[:, :, ::-1])
+    assert texts(read) == ["alpha bravo"] * 3
+
+
 def test_errors_are_typed(paddle: PaddleOCR, band: np.ndarray) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         paddle.ocr("missing.png")
@@ -299,6 +344,13 @@ def test_languages_and_versions_choose_as_in_2x(keywords: dict[str, object], wan
     assert tuple(paddle_models.choose("2", named(**keywords)).used)[:2] == wanted
 
 
+def test_a_server_model_is_replaced_as_the_guide_says_whatever_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paddle_models, "_is_here", lambda name: name == "v4-mobile")
+    for version, replacement in (("server", "v6-small"), ("mobile", "v4-mobile")):
+        names = named(text_detection_model_name=f"PP-OCRv4_{version}_det", text_recognition_model_name=f"PP-OCRv4_{version}_rec")
+        assert paddle_models.choose("3", names).spec == replacement
+
+
 def test_a_script_that_no_set_reads_is_an_error_that_says_what_to_do() -> None:
     for language in ("korean", "ar", "hi", "ru", "ta"):
         with pytest.raises(ModelNotFoundError, match="rec_model_dir or text_recognition_model_dir"):
@@ -333,6 +385,21 @@ def test_an_object_pickles_and_closes(crop: np.ndarray) -> None:
         ocr.ocr(crop, det=False)
     with pytest.raises(EngineClosedError):
         ocr.predict(crop)
+
+
+def test_a_close_during_another_threads_first_call_closes_what_that_makes(crop: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def closed_meanwhile(*arguments: object, **keywords: object) -> ThreadSafeOCR:
+        ocr.close()
+        made.append(ThreadSafeOCR(*arguments, **keywords))
+        return made[0]
+
+    ocr = PaddleOCR(lang="en")
+    monkeypatch.setattr("threadsafe_ocr.compat.paddle.ThreadSafeOCR", closed_meanwhile)
+    with pytest.raises(EngineClosedError):
+        ocr.ocr(crop, det=False)
+    assert made[0].closed
 
 
 def test_it_reads_after_a_fork(run_python: Run) -> None:

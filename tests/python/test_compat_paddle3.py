@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import http.server
@@ -9,6 +10,7 @@ import json
 import pickle
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from conftest import PAGES
+from conftest import MODELS, PAGES
 from paddle_calls import BAND, BLANK, CROP
-from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError, TextLine
+from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError, TextLine, _core
 from threadsafe_ocr.compat import paddle3_words, paddle_models
 from threadsafe_ocr.compat.paddle import OCRResult, PaddleOCR, draw_ocr
 
@@ -30,20 +32,16 @@ KEYS = [
     "rec_boxes",
 ]  # fmt: skip
 
+SMALL = {"text_detection_model_name": "PP-OCRv6_small_det", "text_recognition_model_name": "PP-OCRv6_small_rec"}
+OFF = dict.fromkeys(("use_doc_orientation_classify", "use_doc_unwarping", "use_textline_orientation"), False)
+
 # PaddleOCR's models are not in the package; tests of their own look at the warning.
 pytestmark = pytest.mark.filterwarnings("ignore:PaddleOCR. v6-small reads in place of:UserWarning")
 
 
 @pytest.fixture(scope="module")
 def paddle() -> Iterator[PaddleOCR]:
-    made = PaddleOCR(
-        text_detection_model_name="PP-OCRv6_small_det",
-        text_recognition_model_name="PP-OCRv6_small_rec",
-        use_doc_orientation_classify=False,
-        use_doc_unwarping=False,
-        use_textline_orientation=False,
-        api="3",
-    )
+    made = PaddleOCR(api="3", **OFF, **SMALL)
     yield made
     made.close()
 
@@ -200,6 +198,122 @@ def test_an_iterator_that_is_held_keeps_nobody_waiting(paddle: PaddleOCR) -> Non
         pass
 
 
+WORDS = ["alpha", "bravo", "charlie", "delta", "echo"]
+
+
+def document_of(words: list[str], path: Path) -> Path:
+    """A PDF or TIFF, as its name says, whose pages are pictures of words, of 72 pixels an inch."""
+    pages = [Image.new("RGB", (210, 50), "white") for _ in words]
+    for page, word in zip(pages, words, strict=True):
+        ImageDraw.Draw(page).text((20, 10), word, fill="black", font=ImageFont.load_default(24))
+    pages[0].save(path, save_all=True, append_images=pages[1:], resolution=72)
+    return path
+
+
+def read_of(answers: list[OCRResult]) -> list[tuple[int | None, list[str]]]:
+    return [(answer["page_index"], answer["rec_texts"]) for answer in answers]
+
+
+@pytest.mark.parametrize("name", ["words.pdf", "words.tif"])
+def test_all_pages_of_a_document_come_in_order(paddle: PaddleOCR, tmp_path: Path, name: str) -> None:
+    path = document_of(WORDS, tmp_path / name)
+    assert read_of(paddle.predict(str(path))) == [(index, [word]) for index, word in enumerate(WORDS)]
+    assert read_of(paddle.predict(path.read_bytes())) == read_of(paddle.predict(path))
+
+
+def test_pdf_pages_are_rendered_at_3xs_scale(paddle: PaddleOCR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(document_of(WORDS[:1], tmp_path / "word.pdf"))
+    assert paddle.predict(path)[0]["doc_preprocessor_res"]["output_img"].shape == (100, 420, 3)
+    monkeypatch.setenv("PADDLE_PDX_PDF_RENDER_SCALE", "3.0")
+    assert paddle.predict(path)[0]["doc_preprocessor_res"]["output_img"].shape == (150, 630, 3)
+    monkeypatch.setenv("PADDLE_PDX_PDF_RENDER_SCALE", "large")
+    with pytest.raises(ConfigError, match="PADDLE_PDX_PDF_RENDER_SCALE='large'"):
+        paddle.predict(path)
+
+
+def test_a_pdf_that_one_thread_is_in_the_midst_of_keeps_no_other_threads_pdf_waiting(paddle: PaddleOCR, tmp_path: Path) -> None:
+    # So long that it is not rendered to its end ahead of the first answer.
+    held = paddle.predict_iter(str(document_of(WORDS[:1] * (4 * _core.cores() + 3), tmp_path / "long.pdf")))
+    next(held)
+    found: list[OCRResult] = []
+    other = threading.Thread(target=lambda: found.extend(paddle.predict(str(document_of(WORDS, tmp_path / "other.pdf")))), daemon=True)
+    other.start()
+    other.join(40)
+    assert [answer["rec_texts"] for answer in found] == [[word] for word in WORDS]
+    held.close()
+
+
+def test_a_tall_line_on_an_upright_page_is_read(paddle: PaddleOCR) -> None:
+    page, line = Image.new("RGB", (400, 300), "white"), Image.new("RGB", (220, 50), "white")
+    ImageDraw.Draw(line).text((10, 8), "alpha bravo", fill="black", font=ImageFont.load_default(28))
+    page.paste(line, (20, 60))
+    page.paste(line, (20, 160))
+    page.paste(line.rotate(-90, expand=True), (310, 40))
+    pixels = np.asarray(page)[:, :, ::-1]
+    for options in ({}, {"use_textline_orientation": True}, {"use_doc_orientation_classify": True}):
+        (answer,) = paddle.predict(pixels, **options)
+        assert answer["rec_texts"] == ["alpha bravo"] * 3
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_turned_page_is_told_as_an_upright_one(paddle: PaddleOCR, turns: int) -> None:
+    image = Image.new("RGB", (420, 200), "white")
+    for row, text in enumerate(("alpha bravo charlie", "delta", "echo foxtrot")):
+        ImageDraw.Draw(image).text((20, 20 + 60 * row), text, fill="black", font=ImageFont.load_default(28))
+    upright = np.ascontiguousarray(image)
+    (page,) = paddle.predict(upright)
+    given = np.ascontiguousarray(np.rot90(upright, -turns))
+    (answer,) = paddle.predict(given, use_doc_orientation_classify=True, return_word_box=True)
+    turned = answer["doc_preprocessor_res"]
+    assert list(turned) == ["input_path", "page_index", "input_img", "model_settings", "angle", "rot_img", "output_img"]
+    assert turned["angle"] == 90 * turns
+    assert turned["input_img"] is given
+    assert np.array_equal(turned["rot_img"], upright)
+    assert turned["model_settings"] == {"use_doc_orientation_classify": True, "use_doc_unwarping": False}
+    assert answer["model_settings"] == {"use_doc_preprocessor": True, "use_textline_orientation": False}
+    assert answer["rec_texts"] == page["rec_texts"] == ["alpha bravo charlie", "delta", "echo foxtrot"]
+    assert np.abs(answer["rec_boxes"].astype(int) - page["rec_boxes"]).max() <= 6
+    # Words are where they are on the upright page too.
+    for line, words in zip(answer["rec_boxes"], answer["text_word_boxes"], strict=True):
+        assert np.abs(words[:, 1] - line[1]).max() <= 6
+        assert (np.diff(words[:, 0]) > 0).all()
+    assert set(answer["textline_orientation_angles"]) == {-1}
+    (looked,) = paddle.predict(given, use_doc_orientation_classify=True, use_textline_orientation=True)
+    assert set(looked["textline_orientation_angles"]) == {0}
+
+
+def test_a_page_that_was_turned_shows_how(paddle: PaddleOCR, band: np.ndarray, tmp_path: Path) -> None:
+    (answer,) = paddle.predict(np.ascontiguousarray(np.rot90(band)), use_doc_orientation_classify=True)
+    plain = answer.json["res"]
+    assert list(plain)[:4] == ["input_path", "page_index", "model_settings", "doc_preprocessor_res"]
+    settings = {"use_doc_orientation_classify": True, "use_doc_unwarping": False}
+    assert plain["doc_preprocessor_res"] == {"input_path": None, "page_index": None, "model_settings": settings, "angle": 270}
+    assert answer["doc_preprocessor_res"].json["res"] == plain["doc_preprocessor_res"]
+    pictures = {name: picture.size for name, picture in answer.img.items()}
+    assert pictures == {"ocr_res_img": (2 * 700, 260), "preprocessed_img": (260 + 2 * 700, 700 + 25)}
+    answer.save_to_img(tmp_path / "one.png")
+    with Image.open(tmp_path / "one.png") as saved:
+        assert saved.size == pictures["ocr_res_img"]
+    assert copy.deepcopy(answer).json == pickle.loads(pickle.dumps(answer)).json == answer.json
+
+
+def test_pages_are_turned_where_3x_does_it(band: np.ndarray) -> None:
+    def turned(made: dict[str, bool], **call: bool) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            (answer,) = PaddleOCR(**made, **SMALL).predict(BLANK, **call)
+        return bool(answer["model_settings"]["use_doc_preprocessor"])
+
+    classify, unwarp = "use_doc_orientation_classify", "use_doc_unwarping"
+    assert turned({})
+    # 3.x leaves out both steps where the only one that is named is switched off.
+    assert not turned({unwarp: False})
+    assert turned({unwarp: False, classify: True})
+    assert not turned({}, **{unwarp: False})
+    assert not turned({}, **{classify: False})
+    assert turned(OFF, **{classify: True})
+
+
 def test_a_tiff_has_page_numbers(paddle: PaddleOCR, page: OCRResult, tmp_path: Path) -> None:
     Image.fromarray(page["doc_preprocessor_res"]["output_img"][:, :, ::-1]).save(tmp_path / "page.tif")
     (answer,) = paddle.predict(str(tmp_path / "page.tif"))
@@ -225,23 +339,40 @@ def test_what_cannot_be_read_is_left_out_or_told(paddle: PaddleOCR, tmp_path: Pa
     assert paddle.predict([CROP, CROP.read_bytes(), Image.open(CROP)])[2]["rec_texts"] == paddle.predict(str(CROP))[0]["rec_texts"]
 
 
-def test_urls_are_downloaded_where_that_is_allowed(file: Path, page: OCRResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=file.parent)
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a server that gives a folder's files."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     handler.func.log_message = lambda *_: None  # type: ignore[method-assign]
-    small = {"text_detection_model_name": "PP-OCRv6_small_det", "text_recognition_model_name": "PP-OCRv6_small_rec"}
-    off = dict.fromkeys(("use_doc_orientation_classify", "use_doc_unwarping", "use_textline_orientation"), False)
-    ocr = PaddleOCR(allow_urls=True, **off, **small)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_urls_are_downloaded_where_that_is_allowed(file: Path, page: OCRResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ocr = PaddleOCR(allow_urls=True, **OFF, **SMALL)
+    with served(file.parent) as url:
         (answer,) = ocr.predict(f"{url}/{file.name}")
         assert (answer["input_path"], answer["rec_texts"]) == (f"{url}/{file.name}", page["rec_texts"])
         assert ocr.ocr(f"{url}/{file.name}", rec=False)[0]
         with pytest.raises(InvalidImageError, match="cannot be downloaded"):
             ocr.ocr(f"{url}/missing.png")
-        server.shutdown()
     assert list(tmp_path.iterdir()) == []  # no ./tmp.jpg
+
+
+def test_all_pages_of_what_was_downloaded_are_read(tmp_path: Path) -> None:
+    ocr = PaddleOCR(allow_urls=True, **OFF, **SMALL)
+    # Whatever its address ends with.
+    for name in ("words.pdf", "words.tif"):
+        document_of(WORDS[:2], tmp_path / name).rename(tmp_path / "words")
+        with served(tmp_path) as url:
+            answers = ocr.predict(f"{url}/words")
+            assert {answer["input_path"] for answer in answers} == {f"{url}/words"}
+            assert read_of(answers) == [(0, WORDS[:1]), (1, WORDS[1:2])]
+            if name == "words.pdf":
+                assert [page[0][1][0] for page in ocr.ocr(f"{url}/words")] == WORDS[:2]
 
 
 def test_a_result_is_json_and_text(page: OCRResult, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,9 +415,16 @@ def test_what_is_not_here_is_told_in_one_warning_and_what_ran_afterwards() -> No
         ocr = PaddleOCR(api="3")
     (warning,) = told
     message = str(warning.message)
-    for part in ("v6-small reads in place of PP-OCRv6_medium_det and PP-OCRv6_medium_rec", "PP-LCNet_x1_0_doc_ori, UVDoc", "strict_models"):
+    cls = "ch_ppocr_mobile_v2.0_cls"
+    for part in (
+        "v6-small reads in place of PP-OCRv6_medium_det and PP-OCRv6_medium_rec",
+        f"{cls} reads in place of PP-LCNet_x1_0_textline_ori and PP-LCNet_x1_0_doc_ori",
+        "skipped: UVDoc",
+        "strict_models",
+    ):
         assert part in message
     assert ocr.model_settings["3"]["PP-OCRv6_medium_rec"] == "v6-small"
+    assert ocr.model_settings["3"]["PP-LCNet_x1_0_doc_ori"] == cls
     with pytest.raises(ModelNotFoundError, match="UVDoc"):
         PaddleOCR(api="3", strict_models=True)
 
@@ -306,6 +444,16 @@ def test_the_third_generation_is_as_strict_as_it_is() -> None:
         ocr.predict(BLANK, text_det_treshold=1)  # type: ignore[call-arg]
     with pytest.warns(UserWarning, match="use_doc_unwarping skipped"):
         ocr.predict(BLANK, use_doc_unwarping=True)
+
+
+def test_parameters_without_names_have_3xs_order(band: np.ndarray) -> None:
+    models = (None,) * 4 + ("PP-OCRv6_small_det", None, None, None, None, "PP-OCRv6_small_rec", None, None)
+    (answer,) = PaddleOCR(*models, False, False, False, 320, "max", api="3").predict(band)
+    assert (answer["text_det_params"]["limit_side_len"], answer["text_det_params"]["limit_type"]) == (320, "max")
+    with pytest.raises(TypeError, match="multiple values for argument 'text_detection_model_name'"):
+        PaddleOCR(*models, text_detection_model_name="PP-OCRv6_small_det")
+    with pytest.raises(TypeError, match="27 were given"):
+        PaddleOCR(*(None,) * 27)
 
 
 def named(**keywords: object) -> dict[str, object]:
@@ -396,6 +544,18 @@ def test_the_settings_are_exported_as_paddlex_has_them(paddle: PaddleOCR, tmp_pa
     assert "use_textline_orientation: false" in rows
 
 
+@pytest.mark.filterwarnings("ignore:PaddleOCR. ch_ppocr:UserWarning")
+def test_an_exported_configuration_makes_the_same_reader(band: np.ndarray, tmp_path: Path) -> None:
+    models = MODELS / "v6-small"
+    own = {"text_detection_model_dir": models / "det", "text_recognition_model_dir": str(models / "rec")}
+    made = PaddleOCR(**SMALL, **own, use_textline_orientation=False, use_doc_orientation_classify=True, text_det_unclip_ratio=2.0)
+    made.export_paddlex_config_to_yaml(tmp_path / "OCR.yaml")
+    same = PaddleOCR(paddlex_config=str(tmp_path / "OCR.yaml"))
+    assert same.predict(band)[0].json == made.predict(band)[0].json
+    assert same.model_settings == made.model_settings
+    assert made.model_settings["3"]["PP-OCRv6_small_rec"] == str(models / "rec")
+
+
 def test_an_exported_configuration_is_taken(paddle: PaddleOCR, band: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {
         "use_doc_preprocessor": False,
@@ -419,9 +579,6 @@ def test_a_language_beside_named_models_is_ignored_and_told(paddle: PaddleOCR) -
         PaddleOCR(
             api="3",
             lang="korean",
-            text_detection_model_name="PP-OCRv6_small_det",
-            text_recognition_model_name="PP-OCRv6_small_rec",
-            use_doc_orientation_classify=False,
-            use_doc_unwarping=False,
-            use_textline_orientation=False,
+            **OFF,
+            **SMALL,
         )

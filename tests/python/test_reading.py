@@ -62,11 +62,13 @@ def test_lines_of_the_same_pixels_are_read_once_and_answered_each(ocr: ThreadSaf
         page[40 + place * (height + 40) :, 40:][:height, :width] = one
     before = runs(ocr)
     first, *others = ocr.read(page, use_textline_orientation=False).lines
-    assert len(others) == 2 and runs(ocr) - before == 1
+    assert len(others) == 2
+    assert runs(ocr) - before == 1
     assert {(line.text, line.score) for line in others} == {(first.text, first.score)}
     page[60 : 60 + height // 4, 60] -= 1
     shaded = ocr.read(page, use_textline_orientation=False).lines
-    assert len(shaded) == 3 and runs(ocr) - before == 3, "a shade makes another line"
+    assert len(shaded) == 3
+    assert runs(ocr) - before == 3, "a shade makes another line"
 
 
 def test_the_fast_precision_reads_again_what_its_first_reader_cannot_know(ocr: ThreadSafeOCR) -> None:

@@ -17,6 +17,13 @@ from rapidocr import RapidOCR
 small = {{"Det.limit_side_len": 32, "Global.use_vertical_padding": False}}
 print(RapidOCR(params=small)({str(LINES[0])!r}).txts[0])
 """
+READ_AS_PADDLE = f"""
+import paddleocr
+from paddleocr import PaddleOCR
+names = {{"text_detection_model_name": "PP-OCRv6_small_det", "text_recognition_model_name": "PP-OCRv6_small_rec"}}
+(page,) = PaddleOCR(**names).ocr({str(LINES[0])!r}, cls=False)
+print(paddleocr.__version__, page[0][1][0])
+"""
 # A real package of that name, which must not be imported.
 REAL = "raise SystemExit('the real package was imported')"
 
@@ -49,6 +56,15 @@ def test_the_environment_replaces_it_without_a_change_of_code_in_children_too(re
     )
     printed, errors = python(child, PYTHONPATH=real, THREADSAFE_OCR_AS="rapidocr")
     assert (printed.split()[0], errors) == (TEXT.split()[0], "")
+
+
+def test_paddleocrs_stand_in_reads_and_has_the_version_that_it_stands_for(real: Path) -> None:
+    child = (
+        "import subprocess, sys; "
+        f"print(subprocess.run([sys.executable, '-c', {READ_AS_PADDLE!r}], check=True, capture_output=True).stdout.decode())"
+    )
+    printed, errors = python(child, PYTHONPATH=real, THREADSAFE_OCR_AS="paddleocr")
+    assert (printed, errors) == (f"3.7.0 {TEXT}", "")
 
 
 def test_several_names_are_given_with_commas(real: Path) -> None:

@@ -24,7 +24,10 @@ from threadsafe_ocr.compat.paddle_options import PADDLE2, PADDLE3
 from threadsafe_ocr.exceptions import ConfigError, EngineClosedError, ModelNotFoundError
 from threadsafe_ocr.ocr import ThreadSafeOCR
 
-__all__ = ["OCRResult", "PaddleOCR", "draw_ocr"]
+__all__ = ["OCRResult", "PaddleOCR", "__version__", "draw_ocr"]
+
+# Of what `import paddleocr` finds here, for code that asks; `api` is each object's own.
+__version__ = "3.7.0"
 
 _APIS = (None, "2", "2.7", "3")
 # Keywords of ThreadSafeOCR that limit its requests.
@@ -35,7 +38,7 @@ class PaddleOCR:
     """PaddleOCR 2.x and 3.x in one class, on `ThreadSafeOCR`: every method from any thread, options of a call for that call only.
 
     The method decides: `ocr`, `__call__`, `text_detector`, `text_recognizer` and `text_classifier` answer as 2.10 does, with its settings;
-    `predict` and `predict_iter` as 3.7. Keywords of either generation set both. Besides these:
+    `predict` and `predict_iter` as 3.7. Keywords of either generation set both; without names they are 3.7's in its order. Besides these:
 
     api: "2", "2.7" or "3": loads that generation's models at once; otherwise the first call of a generation does. "2.7" answers lists of
     crops as 2.7 did; "3" makes `ocr` the deprecated `predict` of 3.x and refuses the keywords that 3.x refuses.
@@ -48,7 +51,7 @@ class PaddleOCR:
 
     def __init__(
         self,
-        *,
+        *positional: Any,
         api: str | None = None,
         strict_models: bool = False,
         none_for_empty: bool = True,
@@ -57,6 +60,7 @@ class PaddleOCR:
     ) -> None:
         if api not in _APIS:
             raise ConfigError(f'api={api!r}; it can be "2", "2.7" or "3"')
+        keywords = paddle_options.by_name(positional, keywords)
         own = {"api": api, "strict_models": strict_models, "none_for_empty": none_for_empty, "allow_urls": allow_urls}
         self._arguments = {**own, **keywords}
         self._api, self._strict, self._none_for_empty, self._allow_urls = api, strict_models, none_for_empty, allow_urls
@@ -73,6 +77,7 @@ class PaddleOCR:
         self._device = _device(rest)
         self._page_num = int(rest.pop("page_num", 0))
         self._steps = {name: rest.pop(name, None) for name in ("use_doc_orientation_classify", "use_doc_unwarping", "return_word_box")}
+        self._turns = _turns(self._steps["use_doc_orientation_classify"], self._steps["use_doc_unwarping"], otherwise=True)
         self._lacking = [f"{name}={rest.pop(name)!r}" for name in ("text_det_input_shape", "text_rec_input_shape") if rest.get(name)]
         if rest.pop("det_box_type", "quad") != "quad":
             self._lacking.append('det_box_type="poly"')
@@ -89,7 +94,7 @@ class PaddleOCR:
     def ocr(self, img: Any, *arguments: Any, **keywords: Any) -> Any:
         """2.x's lists: ocr(img, det=True, rec=True, cls=True, bin=False, inv=False, alpha_color=(255, 255, 255), slice={}).
 
-        img: a BGR, gray or BGRA array, a path, bytes, a list of them; also a PIL image. Answers one entry a page:
+        img: a BGR, gray or BGRA array, the path or bytes of an image or a PDF, a list of them; also a PIL image. One entry a page:
         [[[box, (text, score)], ...]], with rec=False [[box, ...]]; a page without text is None. det=False: img is a crop or a list of them,
         the answer [[(text, score), ...]]; det=rec=False: [[[label, score], ...]]. Further keywords: any option of either generation,
         timeout, wait; for this call only.
@@ -136,8 +141,8 @@ class PaddleOCR:
     ) -> list[OCRResult]:
         """3.x's results, one a page.
 
-        input: a BGR array, the path of an image or of a folder, or a list of them; also bytes and PIL images. Options hold for this call
-        only; timeout: seconds a page. Waits without the GIL. Raises what `ThreadSafeOCR.read` raises.
+        input: a BGR array, the path of an image, of a PDF or of a folder, or a list of them; also bytes and PIL images. Options hold for
+        this call only; timeout: seconds a page. Waits without the GIL. Raises what `ThreadSafeOCR.read` raises.
         """
         options = {
             "use_textline_orientation": use_textline_orientation,
@@ -148,30 +153,50 @@ class PaddleOCR:
             "text_det_unclip_ratio": text_det_unclip_ratio,
             "text_rec_score_thresh": text_rec_score_thresh,
         }
-        steps = {"use_doc_orientation_classify": use_doc_orientation_classify, "use_doc_unwarping": use_doc_unwarping}
-        return list(self.predict_iter(input, **options, **steps, return_word_box=return_word_box, timeout=timeout, wait=wait))
+        pages = self.predict_iter(
+            input,
+            use_doc_orientation_classify=use_doc_orientation_classify,
+            use_doc_unwarping=use_doc_unwarping,
+            return_word_box=return_word_box,
+            timeout=timeout,
+            wait=wait,
+            **options,
+        )
+        return list(pages)
 
     def predict_iter(
-        self, input: Any, *, return_word_box: bool | None = None, timeout: float | None = None, wait: bool = True, **options: Any
+        self,
+        input: Any,
+        *,
+        use_doc_orientation_classify: bool | None = None,
+        use_doc_unwarping: bool | None = None,
+        return_word_box: bool | None = None,
+        timeout: float | None = None,
+        wait: bool = True,
+        **options: Any,
     ) -> Iterator[OCRResult]:
         """As `predict`, one after the other; four pages a core are read ahead."""
         rest = dict(options)
         engine = self._engine("3")
         asked = {**PADDLE3, "det_max_candidates": self._made["3"][1].max_candidates, **self._options, **paddle_options.take(rest)}
-        skipped = [name for name in ("use_doc_orientation_classify", "use_doc_unwarping") if rest.pop(name, None)]
         if rest:
             raise TypeError(f"PaddleOCR.predict() got an unexpected keyword argument {min(rest)!r}")
-        if skipped:
-            warnings.warn(f"PaddleOCR.predict(): {' and '.join(skipped)} skipped: the models are not here", UserWarning, stacklevel=2)
+        if use_doc_unwarping:
+            warnings.warn("PaddleOCR.predict(): use_doc_unwarping skipped: the model is not here", UserWarning, stacklevel=2)
+        turns = _turns(use_doc_orientation_classify, use_doc_unwarping, otherwise=self._turns)
         words = bool(self._steps["return_word_box"] if return_word_box is None else return_word_box)
-        return Paddle3(engine, asked, words=words, timeout=timeout, wait=wait).predict(input, allow_urls=self._allow_urls)
+        return Paddle3(engine, asked, turns=turns, words=words, timeout=timeout, wait=wait).predict(input, allow_urls=self._allow_urls)
 
     def export_paddlex_config_to_yaml(self, yaml_path: str | os.PathLike[str]) -> None:
         """Writes 3.x's settings as PaddleX's pipeline configuration."""
         self._engine("3")
-        det, rec, orientation = self._made["3"][1].used
-        options, words = {**PADDLE3, **self._options}, bool(self._steps["return_word_box"])
-        content = paddle3_config.config(options, {"det": det, "rec": rec, "ori": orientation}, words=words)
+        models = {}
+        for part, name in zip(("det", "rec", "cls"), self._made["3"][1].used, strict=False):
+            folder = self._named.get(f"{part}_dir")
+            models[part] = {"model_name": name, "model_dir": folder and os.fspath(folder)}
+        steps = {"use_doc_orientation_classify": self._turns, "use_doc_unwarping": self._steps["use_doc_unwarping"] is not False}
+        words = bool(self._steps["return_word_box"])
+        content = paddle3_config.config({**PADDLE3, **self._options}, models, steps, words=words)
         Path(yaml_path).write_text(paddle3_config.to_yaml(content), encoding="utf-8")
 
     @property
@@ -192,12 +217,13 @@ class PaddleOCR:
     @property
     def model_settings(self) -> dict[str, dict[str, str]]:
         """What ran so far: generation -> the model PaddleOCR would take -> the set, or the file, that read in its place."""
-        return {generation: dict(made[1].used) for generation, made in self._made.items()}
+        return {generation: dict(made[1].used) for generation, made in self._made.copy().items()}
 
     def close(self) -> None:
         """Ends it: requests that run finish, further ones raise EngineClosedError."""
         self._closed = True
-        for engine, _ in self._made.values():
+        # Another thread's first call may add one meanwhile, and closes it itself.
+        for engine, _ in self._made.copy().values():
             engine.close()
 
     def _engine(self, generation: str) -> ThreadSafeOCR:
@@ -214,6 +240,9 @@ class PaddleOCR:
                 raise ModelNotFoundError(f"strict_models=True, and these are not here: {'; '.join(absent)}")
             new = (ThreadSafeOCR(models.spec, device=self._device, **self._limits), models)
             made = self._made.setdefault(generation, new)
+            if self._closed:
+                made[0].close()
+                raise EngineClosedError("this PaddleOCR was closed")
             if made is new and absent:
                 warnings.warn(f"PaddleOCR: {'; '.join(absent)} (strict_models=True makes this an error)", UserWarning, stacklevel=4)
         engine: ThreadSafeOCR = made[0]
@@ -223,14 +252,14 @@ class PaddleOCR:
         """What PaddleOCR would use and is not here."""
         options = {**(PADDLE2 if generation == "2" else PADDLE3), **self._options}
         by: dict[str, list[str]] = {}
+        looks = {"textline_ori": options["use_textline_orientation"], "doc_ori": self._turns}
         for wanted, used in models.replaced.items():
-            if options["use_textline_orientation"] or "ori" not in wanted:
+            if all(on for kind, on in looks.items() if kind in wanted):
                 by.setdefault(used, []).append(wanted)
         absent = [f"{used} reads in place of {' and '.join(wanted)}" for used, wanted in by.items()]
         skipped = list(self._lacking)
-        if generation == "3":
-            names = {"use_doc_orientation_classify": "PP-LCNet_x1_0_doc_ori", "use_doc_unwarping": "UVDoc"}
-            skipped += [name for step, name in names.items() if self._steps[step] is not False]
+        if generation == "3" and self._steps["use_doc_unwarping"] is not False:
+            skipped.append("UVDoc")
         return absent + ([f"skipped: {', '.join(skipped)}"] if skipped else [])
 
     def _as_2(self) -> Paddle2:
@@ -248,6 +277,11 @@ class PaddleOCR:
         for name in keywords.keys() & paddle_options.DEPRECATED.keys():
             new = paddle_options.DEPRECATED[name]
             warnings.warn(f"The parameter `{name}` has been deprecated; use `{new}` instead.", DeprecationWarning, stacklevel=3)
+
+
+def _turns(classify: bool | None, unwarp: bool | None, *, otherwise: bool) -> bool:
+    """Whether 3.x turns a page upright: without a word on that it does not where unwarping, the other of its two steps, is switched off."""
+    return otherwise if classify is None and unwarp is not False else bool(classify)
 
 
 def _device(keywords: dict[str, Any]) -> str:

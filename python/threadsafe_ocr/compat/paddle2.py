@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -63,10 +64,14 @@ class Paddle2:
         def prepared(pixels: Pixels) -> Pixels:
             return _prepared(pixels, binarize=bin, invert=inv, alpha_color=alpha_color)
 
-        groups = self._groups(img, prepared)
+        pages = self._pages(img, prepared)
+        if det and slice and rec:
+            return [self._lists(*self._read_slices(page, cls, slice, options)) for page in pages]
+        if det and rec:
+            return [self._lists(*_lines(page)) for page in self._read_ahead(pages, options, cls=cls)]
         if det:
-            pages = [page for group in groups for page in group]
-            return [self._boxes_of(page, options) if not rec else self._lines_of(page, cls, slice, options) for page in pages]
+            return [_boxes(page).tolist() or self._nothing() for page in self._read_ahead(pages, options, cls=False, recognize=False)]
+        groups = [list(pages)] if isinstance(img, list) and self._flat else ([page] for page in pages)
         if rec:
             return [self._texts(group, cls=cls, options=options) for group in groups]
         if not (cls and self._asked(options)[0]["use_textline_orientation"]):
@@ -81,7 +86,11 @@ class Paddle2:
         if img is None:
             return None, None, times
         start = time.perf_counter()
-        boxes, texts = self._read(self._one(img), cls, slice, options)
+        page = self._one(img)
+        if slice:
+            boxes, texts = self._read_slices(page, cls, slice, options)
+        else:
+            boxes, texts = _lines(from_raw(self._start([page], options, cls=cls).wait()))
         times["all"] = time.perf_counter() - start
         return boxes, texts, times
 
@@ -107,16 +116,19 @@ class Paddle2:
         upright = [np.ascontiguousarray(img[::-1, ::-1]) if turn else img for img, turn in zip(img_list, turned, strict=True)]
         return upright, labels, time.perf_counter() - start
 
-    def _groups(self, img: Any, then: Callable[[Pixels], Pixels]) -> list[list[Source]]:
-        """The pages, or, of crops, those that are answered as one list."""
+    def _pages(self, img: Any, then: Callable[[Pixels], Pixels]) -> Iterator[Source]:
+        """The pages one by one, those of a PDF rendered as they are asked for."""
         if isinstance(img, list):
-            pages = [page for one in img for group in self._groups(one, then) for page in group]
-            return [pages] if self._flat else [[page] for page in pages]
+            for one in img:
+                yield from self._pages(one, then)
+            return
         if paddle_images.is_url(img):
             img = paddle_images.download(img, allowed=self._allow_urls)
         if paddle_images.is_pdf(img):
-            return [[self._one(page, then)] for page in islice(paddle_images.document_pages(img), self._page_num or None)]
-        return [[self._one(img, then)]]
+            for page in islice(paddle_images.pdf_pages(img), self._page_num or None):
+                yield self._one(page, then)
+        else:
+            yield self._one(img, then)
 
     def _one(self, img: Any, then: Callable[[Pixels], Pixels] | None = None) -> Source:
         if img is None or isinstance(img, (bool, int, float, tuple, dict)):
@@ -132,21 +144,33 @@ class Paddle2:
             raise TypeError(f"PaddleOCR.ocr() got an unexpected keyword argument {min(rest)!r}")
         return asked, how
 
-    def _start(self, sources: list[Any], options: dict[str, Any], *, cls: bool, **steps: bool) -> OcrResult:
+    def _start(self, sources: list[Any], options: dict[str, Any], *, cls: bool, **steps: bool) -> _core.Pending:
         asked, how = self._asked(options)
         asked["use_textline_orientation"] = cls and asked["use_textline_orientation"]
-        return from_raw(self.engine._start(sources, options=asked, **how, **steps).wait())
+        return self.engine._start(sources, options=asked, **how, **steps)
+
+    def _read_ahead(self, pages: Iterator[Source], options: dict[str, Any], *, cls: bool, **steps: bool) -> Iterator[OcrResult]:
+        """The pages' answers in order; while they are read the next one is rendered, so of a long PDF there are never more than a few."""
+        running: deque[_core.Pending] = deque()
+        try:
+            for page in pages:
+                running.append(self._start([page], options, cls=cls, **steps))
+                if len(running) >= max(_core.cores(), 2):
+                    yield from_raw(running[0].wait())
+                    running.popleft()
+            while running:
+                yield from_raw(running[0].wait())
+                running.popleft()
+        finally:
+            for rest in running:
+                rest.cancel()
 
     def _detect(self, page: Any, options: dict[str, Any]) -> Box:
-        lines = self._start([page], options, cls=False, recognize=False).lines
-        return np.stack([line.polygon for line in lines]) if lines else np.zeros((0, 4, 2), np.float32)
+        return _boxes(from_raw(self._start([page], options, cls=False, recognize=False).wait()))
 
-    def _read(
-        self, page: Source, cls: bool, slice: dict[str, int] | None, options: dict[str, Any]
+    def _read_slices(
+        self, page: Source, cls: bool, slice: dict[str, int], options: dict[str, Any]
     ) -> tuple[list[Box], list[tuple[str, float]]]:
-        if not slice:
-            lines = self._start([page], options, cls=cls).lines
-            return [line.polygon.copy() for line in lines], [(line.text, line.score) for line in lines]
         pixels = _pixels(page)
         boxes = paddle2_slices.detect(pixels, slice, lambda part: self.text_detector(part, use_slice=True, **options)[0])
         crops = _core.crops(pixels, boxes) if len(boxes) else []
@@ -155,23 +179,19 @@ class Paddle2:
         kept = [(box, text) for box, text in read if text[1] >= least]
         return [box for box, _ in kept], [text for _, text in kept]
 
-    def _lines_of(self, page: Source, cls: bool, slice: dict[str, int] | None, options: dict[str, Any]) -> list[Any] | None:
-        boxes, texts = self._read(page, cls, slice, options)
+    def _lists(self, boxes: list[Box], texts: list[tuple[str, float]]) -> list[Any] | None:
         return [[box.tolist(), text] for box, text in zip(boxes, texts, strict=True)] or self._nothing()
-
-    def _boxes_of(self, page: Source, options: dict[str, Any]) -> list[Any] | None:
-        return [box.tolist() for box in self._detect(page, options)] or self._nothing()
 
     def _nothing(self) -> list[Any] | None:
         return None if self._none_for_empty else []
 
     def _texts(self, crops: list[Any], *, cls: bool, options: dict[str, Any]) -> list[tuple[str, float]]:
-        lines = self._start(crops, options, cls=cls, detect=False).lines
+        lines = from_raw(self._start(crops, options, cls=cls, detect=False).wait()).lines
         return [(line.text, line.score) for line in lines]
 
     def _labels(self, crops: list[Any], options: dict[str, Any]) -> tuple[list[list[Any]], list[bool]]:
         asked = {**_without_orientation(options), "use_textline_orientation": True}
-        lines = self._start(crops, asked, cls=True, detect=False, recognize=False).lines
+        lines = from_raw(self._start(crops, asked, cls=True, detect=False, recognize=False).wait()).lines
         scores = [line.upside_down_score for line in lines]
         if None in scores:
             raise ModelNotFoundError("these models have none for orientation; give one as cls_model_dir")
@@ -181,6 +201,14 @@ class Paddle2:
 
 def _without_orientation(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if paddle_options.OPTIONS.get(name) != "use_textline_orientation"}
+
+
+def _lines(page: OcrResult) -> tuple[list[Box], list[tuple[str, float]]]:
+    return [line.polygon.copy() for line in page.lines], [(line.text, line.score) for line in page.lines]
+
+
+def _boxes(page: OcrResult) -> Box:
+    return np.stack([line.polygon for line in page.lines]) if page.lines else np.zeros((0, 4, 2), np.float32)
 
 
 def _pixels(page: Source) -> Pixels:

@@ -10,8 +10,8 @@ import numpy as np
 
 from threadsafe_ocr import _core
 from threadsafe_ocr.compat import paddle3_words, paddle_images
-from threadsafe_ocr.compat.paddle3_result import OCRResult
-from threadsafe_ocr.compat.paddle_images import Page
+from threadsafe_ocr.compat.paddle3_result import DocPreprocessorResult, OCRResult
+from threadsafe_ocr.compat.paddle_images import Page, Pixels
 from threadsafe_ocr.ocr import ThreadSafeOCR
 from threadsafe_ocr.result import OcrResult, from_raw
 
@@ -20,12 +20,15 @@ _INT16_MOST = 32767
 
 
 class Paddle3:
-    """One call of `predict`. options: the engine's; lines below their rec_score_thresh are detected and not answered."""
+    """One call of `predict`. options: the engine's; lines below their rec_score_thresh are detected and not answered. turns: pages are told
+    as upright ones."""
 
-    def __init__(self, engine: ThreadSafeOCR, options: dict[str, Any], *, words: bool, timeout: float | None, wait: bool) -> None:
+    def __init__(
+        self, engine: ThreadSafeOCR, options: dict[str, Any], *, turns: bool, words: bool, timeout: float | None, wait: bool
+    ) -> None:
         self._engine = engine
         self._options = options
-        self._words = words
+        self._turns, self._words = turns, words
         self._timeout, self._wait = timeout, wait
 
     def predict(self, inputs: Any, *, allow_urls: bool) -> Iterator[OCRResult]:
@@ -45,10 +48,12 @@ class Paddle3:
 
     def _started(self, inputs: Any, allow_urls: bool) -> Iterator[tuple[Page, _core.Pending] | Exception]:
         """Pages that run; last, perhaps, the error that ended them: it is raised after the results before it."""
+        # Which way a page runs its lines vote on.
+        looks = self._options["use_textline_orientation"] or self._turns
         try:
             for page in paddle_images.pages(inputs, allow_urls=allow_urls):
                 # One for each page: the engine takes the options out of it.
-                options = {**self._options, "rec_score_thresh": 0.0}
+                options = {**self._options, "rec_score_thresh": 0.0, "use_textline_orientation": looks, "use_doc_orientation": self._turns}
                 yield page, self._engine._start([page.source], timeout=self._timeout, wait=self._wait, options=options)
         except Exception as error:  # noqa: BLE001 - see above
             yield error
@@ -70,9 +75,9 @@ class Paddle3:
         found: dict[str, Any] = {
             "input_path": page.path,
             "page_index": page.number,
-            "doc_preprocessor_res": {"output_img": page.pixels[0]},
+            "doc_preprocessor_res": _turned(page.pixels[0], answer.angle) if self._turns else {"output_img": page.pixels[0]},
             "dt_polys": polys,
-            "model_settings": {"use_doc_preprocessor": False, "use_textline_orientation": looks},
+            "model_settings": {"use_doc_preprocessor": self._turns, "use_textline_orientation": looks},
             "text_det_params": {
                 "limit_side_len": self._options["det_limit_side_len"],
                 "limit_type": self._options["det_limit_type"],
@@ -94,12 +99,29 @@ class Paddle3:
             found["text_word"] = [texts for texts, _ in words]
             found["text_word_region"] = [regions for _, regions in words]
         if polys:
-            # As 3.x: not there on an empty page, -1 where nobody looked.
-            found["textline_orientation_angles"] = [int(line.upside_down) if line.upside_down is not None else -1 for line in answer.lines]
+            # As 3.x: not there on an empty page, -1 where nobody looked. On the page as it is told; `upside_down` is of the given one.
+            found["textline_orientation_angles"] = [
+                int(line.first_corner >= 2) if looks and line.upside_down is not None else -1 for line in answer.lines
+            ]
         found["rec_boxes"] = _upright(found["rec_polys"])
         if self._words:
             found["text_word_boxes"] = [_upright(regions) for regions in found["text_word_region"]]
         return OCRResult(found)
+
+
+def _turned(pixels: Pixels, angle: int) -> DocPreprocessorResult:
+    """The page upright. 3.x gives the step that does it an array, so no path."""
+    upright = np.ascontiguousarray(np.rot90(pixels, angle // 90)) if angle else pixels
+    found = {
+        "input_path": None,
+        "page_index": None,
+        "input_img": pixels,
+        "model_settings": {"use_doc_orientation_classify": True, "use_doc_unwarping": False},
+        "angle": angle,
+        "rot_img": upright,
+        "output_img": upright,
+    }
+    return DocPreprocessorResult(found)
 
 
 def _upright(polys: list[Any]) -> Any:

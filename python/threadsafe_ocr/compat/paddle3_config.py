@@ -66,17 +66,27 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def config(options: dict[str, Any], models: dict[str, str], *, words: bool) -> dict[str, Any]:
-    """options: the engine's. models: "det", "rec" and "ori" -> the model's name."""
+def config(options: dict[str, Any], models: dict[str, dict[str, Any]], steps: dict[str, bool], *, words: bool) -> dict[str, Any]:
+    """options: the engine's. models: "det", "rec" and "cls" -> model_name and model_dir. steps: what is done to a page before."""
     return {
         "pipeline_name": "OCR",
         "text_type": "general",
-        "use_doc_preprocessor": False,
+        "use_doc_preprocessor": any(steps.values()),
         "use_textline_orientation": options["use_textline_orientation"],
+        "SubPipelines": {
+            "DocPreprocessor": {
+                "pipeline_name": "doc_preprocessor",
+                **steps,
+                "SubModules": {
+                    "DocOrientationClassify": {"module_name": "doc_text_orientation", "model_name": "PP-LCNet_x1_0_doc_ori"},
+                    "DocUnwarping": {"module_name": "image_unwarping", "model_name": "UVDoc"},
+                },
+            },
+        },
         "SubModules": {
             "TextDetection": {
                 "module_name": "text_detection",
-                "model_name": models["det"],
+                **models["det"],
                 "limit_side_len": options["det_limit_side_len"],
                 "limit_type": options["det_limit_type"],
                 "max_side_limit": options["det_max_side"],
@@ -84,10 +94,10 @@ def config(options: dict[str, Any], models: dict[str, str], *, words: bool) -> d
                 "box_thresh": options["det_box_thresh"],
                 "unclip_ratio": options["det_unclip_ratio"],
             },
-            "TextLineOrientation": {"module_name": "textline_orientation", "model_name": models["ori"], "batch_size": 6},
+            "TextLineOrientation": {"module_name": "textline_orientation", **models["cls"], "batch_size": 6},
             "TextRecognition": {
                 "module_name": "text_recognition",
-                "model_name": models["rec"],
+                **models["rec"],
                 "batch_size": options["rec_group"],
                 "score_thresh": options["rec_score_thresh"],
                 "return_word_box": words,

@@ -7,7 +7,7 @@ import mimetypes
 import random
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -23,28 +23,29 @@ _Plain = dict[str, Any]
 
 # The keys of `json` and `str`, in 3.x's order; those that are not there are left out.
 _SHOWN = (
-    "input_path", "page_index", "model_settings", "dt_polys", "text_det_params", "text_type", "textline_orientation_angles",
-    "text_rec_score_thresh", "return_word_box", "rec_texts", "rec_scores", "rec_polys", "rec_boxes", "text_word_boxes", "text_word",
+    "input_path", "page_index", "model_settings", "doc_preprocessor_res", "dt_polys", "text_det_params", "text_type",
+    "textline_orientation_angles", "text_rec_score_thresh", "return_word_box", "rec_texts", "rec_scores", "rec_polys", "rec_boxes",
+    "text_word_boxes", "text_word",
 )  # fmt: skip
 _AS_ARRAYS = ("dt_polys", "textline_orientation_angles", "rec_scores", "rec_polys", "rec_boxes")
+# Pixels: the strip below the pictures of a page that was turned.
+_CAPTION = 25
 
 
-class OCRResult(dict[str, Any]):
-    """A page as 3.x has it; the keys are those of 3.7. Safe to read from any thread.
+class _Result(dict[str, Any]):
+    """Prints, draws and saves itself. Safe to read from any thread."""
 
-    Coordinates are int16 arrays: dt_polys and rec_polys lists of (4, 2), rec_boxes (n, 4); dt_polys has every line found, the rec_ keys
-    those that were kept.
-    """
+    _keys: ClassVar[tuple[_Text, ...]]
 
     @property
     def json(self) -> dict[_Text, _Plain]:
         """{"res": ...} of plain Python values."""
-        return {"res": {key: _plain(value) for key, value in self._shown()}}
+        return {"res": _plain(self._shown())}
 
     @property
     def str(self) -> dict[_Text, _Plain]:
         """{"res": ...} with coordinates and scores as arrays."""
-        return {"res": {key: np.array(value) if key in _AS_ARRAYS else value for key, value in self._shown()}}
+        return {"res": {key: np.array(value) if key in _AS_ARRAYS else value for key, value in self._shown().items()}}
 
     def print(self, json_format: bool = False, indent: int = 4, ensure_ascii: bool = False) -> None:
         """Prints it to standard output; arrays shortened unless json_format."""
@@ -52,17 +53,15 @@ class OCRResult(dict[str, Any]):
 
     @property
     def img(self) -> dict[_Text, Image.Image]:
-        """{"ocr_res_img": the page with its boxes, the text beside it}. Raises ConfigError without Pillow."""
-        pixels = self["doc_preprocessor_res"]["output_img"]
-        height, width = pixels.shape[:2]
-        words = [(text, box) for texts, boxes in self._words() for text, box in zip(texts, boxes, strict=False)]
-        boxes = words or list(zip(self["rec_texts"], self["rec_polys"], strict=True))
-        lines = tuple(TextLine(text, 1.0, np.asarray(box, np.float32)) for text, box in boxes)
-        return {"ocr_res_img": draw.draw(OcrResult(lines, width, height), pixels)}
+        """Pictures by name. Raises ConfigError without Pillow."""
+        raise NotImplementedError
 
     def save_to_img(self, save_path: Any) -> None:
-        """Into `save_path` if that is an image's name, else into that folder as NAME_ocr_res_img.SUFFIX."""
-        for key, picture in self.img.items():
+        """Into `save_path` if that is an image's name, the first of its pictures, else into that folder, each as NAME_KEY.SUFFIX."""
+        pictures = self.img
+        if _is(Path(save_path).name, "image/"):
+            pictures = dict([next(iter(pictures.items()))])
+        for key, picture in pictures.items():
             suffix = Path(self._name()).suffix if _is(self._name(), "image/") else ".png"
             picture.save(self._target(save_path, "image/", f"_{key}{suffix}"))
 
@@ -72,15 +71,12 @@ class OCRResult(dict[str, Any]):
         self._target(save_path, "application/json", "_res.json").write_text(content, encoding="utf-8")
 
     def save_all(self, save_path: Any) -> None:
-        """Both into a folder."""
+        """All of it into a folder."""
         self.save_to_json(save_path)
         self.save_to_img(save_path)
 
-    def _shown(self) -> list[tuple[_Text, Any]]:
-        return [(key, self[key]) for key in _SHOWN if key in self]
-
-    def _words(self) -> list[tuple[Any, Any]]:
-        return list(zip(self.get("text_word", ()), self.get("text_word_region", ()), strict=True))
+    def _shown(self) -> _Plain:
+        return {key: self[key] for key in self._keys if key in self}
 
     def _name(self) -> _Text:
         """The input's file name, with the page's number; of an array the time and a random number, the same for all that is saved."""
@@ -97,6 +93,66 @@ class OCRResult(dict[str, Any]):
             path = path / f"{Path(self._name()).stem}{ending}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+class DocPreprocessorResult(_Result):
+    """How a page was turned upright: `input_img` is as it was given, `output_img` upright; `angle`: degrees it was turned clockwise."""
+
+    _keys = ("input_path", "page_index", "model_settings", "angle")
+
+    @property
+    def img(self) -> dict[_Text, Image.Image]:
+        """{"preprocessed_img": the page as it was given and upright, side by side}. Raises ConfigError without Pillow."""
+        draw.require_pillow()
+        from PIL import Image, ImageDraw
+
+        steps = self["model_settings"]
+        names = {
+            "input_img": "Original Image",
+            "rot_img": f"Rotated Image ({steps['use_doc_orientation_classify']}, {self['angle']})",
+            "output_img": f"Unwarping Image ({steps['use_doc_unwarping']})",
+        }
+        photos = [draw.photo(self[key]) for key in names]
+        height = max(photo.height for photo in photos)
+        picture = Image.new("RGB", (sum(photo.width for photo in photos), height + _CAPTION), "white")
+        left = 0
+        for photo, name in zip(photos, names.values(), strict=True):
+            picture.paste(photo, (left, 0))
+            ImageDraw.Draw(picture).text((left + 10, height + 2), name, fill="black")
+            left += photo.width
+        return {"preprocessed_img": picture}
+
+
+class OCRResult(_Result):
+    """A page as 3.x has it; the keys are those of 3.7.
+
+    Coordinates are int16 arrays: dt_polys and rec_polys lists of (4, 2), rec_boxes (n, 4); dt_polys has every line found, the rec_ keys
+    those that were kept.
+    """
+
+    _keys = _SHOWN
+
+    @property
+    def img(self) -> dict[_Text, Image.Image]:
+        """{"ocr_res_img": the page with its boxes, the text beside it}, and how it was turned. Raises ConfigError without Pillow."""
+        pixels = self["doc_preprocessor_res"]["output_img"]
+        height, width = pixels.shape[:2]
+        words = [(text, box) for texts, boxes in self._words() for text, box in zip(texts, boxes, strict=False)]
+        boxes = words or list(zip(self["rec_texts"], self["rec_polys"], strict=True))
+        lines = tuple(TextLine(text, 1.0, np.asarray(box, np.float32)) for text, box in boxes)
+        turned = self["doc_preprocessor_res"].img if self["model_settings"]["use_doc_preprocessor"] else {}
+        return {"ocr_res_img": draw.draw(OcrResult(lines, width, height), pixels), **turned}
+
+    def _shown(self) -> _Plain:
+        shown = super()._shown()
+        if self["model_settings"]["use_doc_preprocessor"]:
+            shown["doc_preprocessor_res"] = self["doc_preprocessor_res"]._shown()
+        else:
+            del shown["doc_preprocessor_res"]
+        return shown
+
+    def _words(self) -> list[tuple[Any, Any]]:
+        return list(zip(self.get("text_word", ()), self.get("text_word_region", ()), strict=True))
 
 
 def _is(name: str, kind: str) -> bool:

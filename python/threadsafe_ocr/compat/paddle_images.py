@@ -16,6 +16,7 @@ import numpy.typing as npt
 from threadsafe_ocr import _core, documents
 from threadsafe_ocr.exceptions import ConfigError, InvalidImageError
 from threadsafe_ocr.inputs import Source, source
+from threadsafe_ocr.rendering import PdfDocument
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -24,6 +25,8 @@ _MOST_PIXELS = 1 << 40
 _LARGE = 80_000_000
 _URL_SECONDS = 30
 _URL_BYTES = 256 << 20
+# Pixels: 2.x renders a PDF's page twice as large as it is, once where a side would be longer.
+_MOST_SIDE = 2000
 TIFF = {"tif", "tiff"}
 # 3.x looks at the names of files; GIF is ours.
 SUFFIXES = {"bmp", "dib", "jpeg", "jpg", "png", "webp", "gif", "pbm", "pgm", "ppm", "pnm", "sr", "ras", *TIFF}
@@ -35,7 +38,9 @@ def is_url(value: Any) -> bool:
 
 
 def is_pdf(value: Any) -> bool:
-    """Whether it is the path of a PDF."""
+    """Whether it is the path of a PDF, or the bytes of one."""
+    if isinstance(value, bytes):
+        return documents.is_pdf(value)
     return isinstance(value, (str, os.PathLike)) and os.fspath(value)[-4:] in (".pdf", ".PDF")
 
 
@@ -53,9 +58,31 @@ def download(url: str, *, allowed: bool) -> bytes:
     return content
 
 
-def document_pages(path: str) -> Iterator[Any]:
-    """What can be read of a PDF, page by page at 144 dpi as both generations render them, and of a TIFF, frame by frame."""
-    with documents.pages_of(path, None, dpi=144.0, password=None, max_pixels=None, timeout=None) as found:
+def pdf_pages(value: Any) -> Iterator[Any]:
+    """The pages of a PDF as 2.x renders them: at 144 dpi, at 72 where a side would have more than 2000 pixels."""
+    value = documents.content(value)
+    if not documents.is_pdf(value):
+        # By its name only.
+        yield value
+        return
+    pdf = PdfDocument(value)
+    try:
+        for index in range(len(pdf)):
+            page = pdf.render(index, 144.0)
+            yield page if max(page.shape) <= _MOST_SIDE else pdf.render(index, 72.0)
+    finally:
+        pdf.close()
+
+
+def document_pages(value: str | bytes) -> Iterator[Any]:
+    """What can be read of a PDF, page by page, PADDLE_PDX_PDF_RENDER_SCALE (2) times as large as it is, as 3.x has it, and of a TIFF, frame
+    by frame."""
+    scale = os.environ.get("PADDLE_PDX_PDF_RENDER_SCALE", "2")
+    try:
+        dpi = 72 * float(scale)
+    except ValueError:
+        raise ConfigError(f"PADDLE_PDX_PDF_RENDER_SCALE={scale!r} is no number") from None
+    with documents.pages_of(value, None, dpi=dpi, password=None, max_pixels=None, timeout=None) as found:
         for _, load in found:
             yield load(None)
 
@@ -131,7 +158,9 @@ def pages(inputs: Any, *, allow_urls: bool) -> Iterator[Page]:
     """
     for value in inputs if isinstance(inputs, list) else [inputs]:
         if is_url(value):
-            yield _page(download(value, allowed=allow_urls), value)
+            yield from _of_content(download(value, allowed=allow_urls), value)
+        elif isinstance(value, bytes):
+            yield from _of_content(value, None)
         elif isinstance(value, (str, os.PathLike)):
             yield from _of_path(os.fspath(value))
         elif value is None or isinstance(value, (int, float, tuple, dict, set)):
@@ -146,11 +175,22 @@ def inside(folder: str) -> list[str]:
     return [file for file in files if file.rsplit(".", 1)[-1].lower() in {*SUFFIXES, "pdf"}]
 
 
+def _of_content(content: bytes, path: str | None) -> Iterator[Page]:
+    if documents.is_pdf(content) or documents.frame_count(content):
+        yield from _of_document(content, path)
+    else:
+        yield _page(content, path)
+
+
+def _of_document(value: str | bytes, path: str | None) -> Iterator[Page]:
+    for index, page in enumerate(document_pages(value)):
+        yield _page(page, path, index)
+
+
 def _of_path(path: str) -> Iterator[Page]:
     suffix = path.rsplit(".", 1)[-1].lower()
     if is_pdf(path) or suffix in TIFF:
-        for index, page in enumerate(document_pages(path)):
-            yield _page(page, path, index)
+        yield from _of_document(path, path)
     elif suffix in SUFFIXES:
         yield _page(path, path)
     elif os.path.isdir(path):

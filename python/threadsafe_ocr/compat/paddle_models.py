@@ -53,6 +53,7 @@ _SETS = {
 }
 _NEAREST = "v6-small"
 _CLS = "ch_ppocr_mobile_v2.0_cls"
+_DOC_ORIENTATION = "PP-LCNet_x1_0_doc_ori"
 
 # Name of the keyword in 2.x, in 3.x -> what it names.
 KEYWORDS = {
@@ -108,12 +109,12 @@ def choose(generation: str, named: dict[str, Any]) -> Models:
         if not _is_of(parts[part], wanted):
             replaced[wanted] = parts[part]
     cls_wanted = named.get("cls_name") or (_CLS if generation == "2" else "PP-LCNet_x1_0_textline_ori")
-    if named.get("cls_dir"):
-        used[cls_wanted] = str(named["cls_dir"])
-    else:
-        used[cls_wanted] = _CLS
-        if cls_wanted != _CLS:
-            replaced[cls_wanted] = _CLS
+    used[cls_wanted] = str(named.get("cls_dir") or _CLS)
+    if not named.get("cls_dir") and cls_wanted != _CLS:
+        replaced[cls_wanted] = _CLS
+    if generation == "3":
+        # Which way a page runs its lines vote on.
+        used[_DOC_ORIENTATION] = replaced[_DOC_ORIENTATION] = used[cls_wanted]
     return Models(_spec(generation, parts, named), used, _max_candidates(generation, parts["det"]), replaced)
 
 
@@ -168,7 +169,7 @@ def _set_of(wanted: str) -> str:
             f"no model set here reads what {wanted} reads; there is: {', '.join(sorted(_READ_BY_V6))}. Convert that model to ONNX and give "
             f"its folder, {_own(wanted)}; or add it with a detection model: threadsafe-ocr models add FOLDER --name {wanted}"
         )
-    if re.search(r"PP-OCR(?:v[234])?(?:_|$)", wanted) and script[1] in (None, "ch"):
+    if re.search(r"PP-OCR(?:v[234])?(?:_|$)", wanted) and "server" not in wanted and script[1] in (None, "ch"):
         candidates.append("v4-mobile")
     return next((name for name in candidates if name and _is_here(name)), _NEAREST)
 

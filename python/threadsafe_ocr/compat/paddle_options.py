@@ -73,12 +73,17 @@ DEPRECATED = {
     "cls_model_dir": "textline_orientation_model_dir",
     "cls_batch_num": "textline_orientation_batch_size",
 }
-# All keywords of 3.7.
-_KNOWN_TO_3 = {
-    *DEPRECATED, *DEPRECATED.values(),
+# The parameters of 3.7's constructor, in its order.
+_PARAMETERS_OF_3 = (
     "doc_orientation_classify_model_name", "doc_orientation_classify_model_dir", "doc_unwarping_model_name", "doc_unwarping_model_dir",
-    "text_detection_model_name", "textline_orientation_model_name", "text_recognition_model_name", "use_doc_orientation_classify",
-    "use_doc_unwarping", "text_det_input_shape", "text_rec_score_thresh", "return_word_box", "text_rec_input_shape", "lang", "ocr_version",
+    "text_detection_model_name", "text_detection_model_dir", "textline_orientation_model_name", "textline_orientation_model_dir",
+    "textline_orientation_batch_size", "text_recognition_model_name", "text_recognition_model_dir", "text_recognition_batch_size",
+    "use_doc_orientation_classify", "use_doc_unwarping", "use_textline_orientation", "text_det_limit_side_len", "text_det_limit_type",
+    "text_det_thresh", "text_det_box_thresh", "text_det_unclip_ratio", "text_det_input_shape", "text_rec_score_thresh", "return_word_box",
+    "text_rec_input_shape", "lang", "ocr_version",
+)  # fmt: skip
+_KNOWN_TO_3 = {
+    *DEPRECATED, *_PARAMETERS_OF_3,
     "paddlex_config", "device", "engine", "engine_config", "enable_hpi", "use_tensorrt", "precision", "enable_mkldnn",
     "mkldnn_cache_capacity", "cpu_threads", "enable_cinn",
 }  # fmt: skip
@@ -107,6 +112,16 @@ def take_named(keywords: dict[str, Any], names: dict[str, str]) -> dict[str, Any
         # 2.x's argument parser has it as a float.
         found[meaning] = int(value) if meaning == "det_limit_side_len" else value
     return found
+
+
+def by_name(positional: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+    """The keywords, with what was given without a name in 3.x's order. Raises TypeError as Python does."""
+    if len(positional) > len(_PARAMETERS_OF_3):
+        raise TypeError(f"PaddleOCR() takes {len(_PARAMETERS_OF_3)} positional arguments but {len(positional)} were given")
+    named = dict(zip(_PARAMETERS_OF_3, positional, strict=False))
+    if twice := named.keys() & keywords.keys():
+        raise TypeError(f"PaddleOCR() got multiple values for argument {min(twice)!r}")
+    return {**{name: value for name, value in named.items() if value is not None}, **keywords}
 
 
 def tell_without_effect(names: set[str]) -> None:
