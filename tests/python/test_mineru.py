@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from conftest import LINES, MODELS
+from conftest import LINES, MODELS, PAGES
 from test_reading import bgr
 from threadsafe_ocr.cli import doctor
 from threadsafe_ocr.compat.mineru import boxes, concurrent, profiles
@@ -79,23 +84,94 @@ def test_lists_and_tuples_are_those_that_mineru_looks_for(reader: MinerUOCR) -> 
     assert [one[0] for one in reader.ocr([page, page], det=False)[0]] == [text, text]
     magic = MinerUOCR(models="v6-small", profile=profiles.MAGIC1_3)
     assert magic.ocr(blank, det=False) == [[("", 0.0)]]
-    nested = MinerUOCR(models="v6-small", profile=profiles.MAGIC1)
-    assert [[one[0] for one in image] for image in nested.ocr([page, page], det=False)] == [[text], [text]]
 
 
-def test_every_kind_of_array_is_read(reader: MinerUOCR) -> None:
+def test_magic_pdf_before_1_3_is_called_as_the_paddleocr_that_it_was(reader: MinerUOCR) -> None:
+    page, blank = bgr(LINES[0]), np.full((48, 320, 3), 255, np.uint8)
+    paddle = MinerUOCR(models="v6-small", profile=profiles.MAGIC1)
+    ((found, (text, _)),) = paddle.ocr(page)[0]
+    assert [[one[0] for one in image] for image in paddle.ocr([page, page], det=False)] == [[text], [text]]
+    boxes, texts, seconds = paddle(page, True)
+    assert ([box.tolist() for box in boxes], texts[0][0]) == ([found], text)
+    assert list(seconds) == ["det", "rec", "cls", "all"]
+    assert 0 < seconds["det"] + seconds["rec"] <= seconds["all"]
+    (left, top), _, (right, bottom), _ = found
+    formula = [{"bbox": [left - 9, top, right + 9, bottom]}]
+    assert [paddle(page, True, formula)[0], paddle(page, cls=False, mfd_res=formula)[0]] == [[], []]
+    assert (paddle(blank)[:2], paddle(None)[:2]) == (([], []), (None, None))
+    # The later ones have no `cls`, and no seconds.
+    assert [one[0] for one in reader(page)[1]] == [text]
+    assert [reader(page, formula), reader(page, mfd_res=formula), reader(blank), reader(None)] == [(None, None)] * 4
+
+
+def test_every_kind_of_image_is_read(reader: MinerUOCR) -> None:
     page = bgr(LINES[0])
     wanted = reader.ocr(page)
     transparent = np.dstack([page, np.full(page.shape[:2], 255, np.uint8)])
     turned = np.rot90(np.ascontiguousarray(np.rot90(page, -1)))
-    assert [reader.ocr(image) for image in (transparent, turned, LINES[0].read_bytes())] == [wanted] * 3
+    assert [reader.ocr(image) for image in (transparent, turned, LINES[0].read_bytes(), str(LINES[0]))] == [wanted] * 4
     assert len(reader.ocr(page[:, :, 0])[0]) == 1
+    assert reader.ocr(str(LINES[0]), det=False) == reader.ocr(page, det=False)
+
+
+def test_bytes_are_not_turned_as_their_exif_says_since_mineru_does_not(reader: MinerUOCR) -> None:
+    content = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(LINES[0]) as line:
+        line.convert("RGB").save(content, "PNG", exif=exif)
+    assert reader.ocr(content.getvalue()) == reader.ocr(bgr(LINES[0]))
+
+
+def test_bytes_are_read_without_pillow() -> None:
+    script = (
+        "import sys; sys.modules['PIL'] = None\n"
+        "from threadsafe_ocr.compat.mineru.ocr import MinerUOCR\n"
+        f"print(len(MinerUOCR(models='v6-small').ocr(open({str(LINES[0])!r}, 'rb').read())[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    assert done.stdout.strip() == "1", done.stderr
 
 
 def test_thresholds_belong_to_the_object() -> None:
     page = bgr(LINES[0])
     deaf, other = MinerUOCR(models="v6-small", det_db_box_thresh=1.0), MinerUOCR(models="v6-small", drop_score=1.0, show_log=False)
     assert (deaf.ocr(page), other.ocr(page), len(MinerUOCR(models="v6-small").ocr(page)[0])) == ([None], [None], 1)
+
+
+def test_eight_threads_with_different_options_get_what_each_gets_alone() -> None:
+    pages = [bgr(PAGES / name)[:700, :900] for name in ("scans_en/table_img2table.png", "scans_en/eurotext.png")]
+    lines = [bgr(path) for path in LINES]
+    text = MinerUOCR(models="v6-small")
+    # As its pipelines make them for tables and for text before 3.1.15, one that keeps sure lines only, and one of PaddleOCR's steps.
+    table = MinerUOCR(models="v6-small", det_db_unclip_ratio=1.6, enable_merge_det_boxes=False)
+    old = MinerUOCR(models="v6-small", profile=profiles.MINERU2_7, det_db_box_thresh=0.3, det_db_unclip_ratio=1.8, use_dilation=True)
+    sure = MinerUOCR(models="v6-small", drop_score=0.99)
+    paddle = MinerUOCR(models="v6-small", profile=profiles.MAGIC1, det_db_box_thresh=0.3, det_db_unclip_ratio=1.8, use_dilation=True)
+    (left, top), _, (right, bottom), _ = text.ocr(pages[1], rec=False)[0][2]
+    formulas = [{"bbox": [int(left + right) // 2 - 30, int(top), int(left + right) // 2 + 30, int(bottom)]}]
+    jobs: list[Callable[[], Any]] = [
+        lambda: text.ocr(pages[1]),
+        lambda: text.ocr(pages[1], mfd_res=formulas),
+        lambda: table.ocr(pages[0]),
+        lambda: table.ocr(pages[0], rec=False),
+        lambda: old.ocr(pages[1], rec=False, mfd_res=formulas),
+        lambda: sure.ocr(pages[1]),
+        lambda: paddle.ocr(lines, det=False),
+        lambda: [boxes.tolist() for boxes, _ in old.text_detector.batch_predict(pages)],
+    ]
+    alone = [job() for job in jobs]
+    assert len({repr(answer) for answer in alone}) == len(jobs)
+    begin = threading.Barrier(len(jobs))
+
+    def run(first: int) -> list[Any]:
+        begin.wait()
+        order = [(first + step) % len(jobs) for step in range(len(jobs))]
+        answers = {job: jobs[job]() for job in order}
+        return [answers[job] for job in range(len(jobs))]
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        assert list(pool.map(run, range(len(jobs)))) == [alone] * len(jobs)
 
 
 # MinerU's modules, as far as the patch knows them.
