@@ -202,6 +202,15 @@ print(kind(hybrid.atom_model_init("ocr", lang="ch", det_db_box_thresh=0.4, small
       kind(pipeline.PytorchPaddleOCR(lang="ch")), "|", kind(pipeline.PytorchPaddleOCR(lang="korean")))
 """
 PATCHED = "MinerUOCR | MinerU's own | MinerU's own | {} | MinerUOCR | PytorchPaddleOCR"
+# magic-pdf before 1.3: a table's model makes an engine for itself.
+PADDLE = """
+class ModifiedPaddleOCR:
+    def __init__(self, **keywords):
+        pass
+class RapidTableModel:
+    def __init__(self, ocr_engine, table_sub_model_name):
+        self.sub_model, self.ocr_model_name, self.ocr_engine = table_sub_model_name, "RapidOCR", "RapidOCR"
+"""
 
 
 @pytest.fixture
@@ -212,16 +221,20 @@ def mineru(tmp_path: Path) -> Path:
         for folder in (tmp_path / name).relative_to(tmp_path).parents:
             if folder.name:
                 (tmp_path / folder / "__init__.py").touch()
-    for package, version in (("mineru", "4.0.12"), ("magic_pdf", "1.3.12")):
-        info = tmp_path / f"{package}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n")
+    install(tmp_path, mineru="4.0.12", magic_pdf="1.3.12")
     return tmp_path
+
+
+def install(folder: Path, **versions: str) -> None:
+    for package, version in versions.items():
+        info = folder / f"{package}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n")
 
 
 def python(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {key: value for key, value in os.environ.items() if not key.startswith("THREADSAFE_OCR_M")}
-    variables |= {"PYTHONPATH": str(folder), **environment}
+    variables |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))), **environment}
     return subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, timeout=50, check=False)
 
 
@@ -245,6 +258,32 @@ def test_mineru_gets_our_object_but_for_seals_and_languages_that_are_not_here(
 ) -> None:
     done = python(script, mineru, **environment)
     assert (done.stdout.strip(), done.returncode) == (PATCHED, 0), done.stderr
+
+
+LANGUAGES = """
+import warnings
+from mineru.backend.pipeline.model_init import PytorchPaddleOCR
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    made = [PytorchPaddleOCR(lang=lang) for lang in ("en", "latin", "korean", "korean", "seal", "korean")]
+print(made[0].profile.rec, made[1].profile.rec, *(str(one.message).split(":")[0] for one in seen if "lang=" in str(one.message)), sep="|")
+"""
+
+
+def test_latin_languages_get_the_set_with_their_letters_and_a_language_that_stays_mineru_s_is_told_once(mineru: Path) -> None:
+    install(mineru, mineru="2.7.6")
+    done = python(PATCH + LANGUAGES, mineru)
+    told = [f"MinerU's own OCR reads lang='{lang}'" for lang in ("korean", "seal")]
+    assert done.stdout.strip().split("|") == ["v6-small", "v6-small", *told], done.stderr
+
+
+def test_the_tables_of_magic_pdf_before_1_3_are_read_with_ours_too(mineru: Path) -> None:
+    install(mineru, magic_pdf="1.2.2")
+    (mineru / "magic_pdf/model/sub_modules/model_init.py").write_text(PADDLE)
+    table = "from magic_pdf.model.sub_modules.model_init import RapidTableModel; table = RapidTableModel(None, 'slanet_plus')\n"
+    seen = "print(table.sub_model, table.ocr_model_name, type(table.ocr_engine).__name__, table.ocr_engine.enable_merge_det_boxes)"
+    done = python(PATCH + table + seen, mineru)
+    assert done.stdout.split() == ["slanet_plus", "PaddleOCR", "MinerUOCR", "False"], done.stderr
 
 
 def test_mineru_is_left_alone_unless_asked(mineru: Path) -> None:
