@@ -65,7 +65,7 @@ def profile(package: str, version: str) -> Profile:
 def place(package: str, version: str) -> str:
     """What `patch_mineru` replaces in that version."""
     if package == "magic-pdf":
-        name = "PytorchPaddleOCR" if _numbers(version) >= (1, 3) else "ModifiedPaddleOCR"
+        name = "PytorchPaddleOCR" if _numbers(version) >= (1, 3) else "ModifiedPaddleOCR and RapidTableModel"
         return f"magic_pdf.model.sub_modules.model_init.{name}"
     if _numbers(version) >= (4,):
         return "mineru.model.runtime.hybrid.atom_model_init"
