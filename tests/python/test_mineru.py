@@ -146,16 +146,16 @@ def test_eight_threads_with_different_options_get_what_each_gets_alone() -> None
     # As its pipelines make them for tables and for text before 3.1.15, one that keeps sure lines only, and one of PaddleOCR's steps.
     table = MinerUOCR(models="v6-small", det_db_unclip_ratio=1.6, enable_merge_det_boxes=False)
     old = MinerUOCR(models="v6-small", profile=profiles.MINERU2_7, det_db_box_thresh=0.3, det_db_unclip_ratio=1.8, use_dilation=True)
-    sure = MinerUOCR(models="v6-small", drop_score=0.99)
+    sure = MinerUOCR(models="v6-small", drop_score=0.998)
     paddle = MinerUOCR(models="v6-small", profile=profiles.MAGIC1, det_db_box_thresh=0.3, det_db_unclip_ratio=1.8, use_dilation=True)
-    (left, top), _, (right, bottom), _ = text.ocr(pages[1], rec=False)[0][2]
+    (left, top), _, (right, bottom), _ = text.ocr(pages[0], rec=False)[0][2]
     formulas = [{"bbox": [int(left + right) // 2 - 30, int(top), int(left + right) // 2 + 30, int(bottom)]}]
     jobs: list[Callable[[], Any]] = [
         lambda: text.ocr(pages[1]),
-        lambda: text.ocr(pages[1], mfd_res=formulas),
-        lambda: table.ocr(pages[0]),
+        lambda: text.ocr(pages[0], mfd_res=formulas),
+        lambda: table.ocr(pages[1]),
         lambda: table.ocr(pages[0], rec=False),
-        lambda: old.ocr(pages[1], rec=False, mfd_res=formulas),
+        lambda: old.ocr(pages[0], rec=False, mfd_res=formulas),
         lambda: sure.ocr(pages[1]),
         lambda: paddle.ocr(lines, det=False),
         lambda: [boxes.tolist() for boxes, _ in old.text_detector.batch_predict(pages)],

@@ -129,9 +129,7 @@ class MinerUOCR:
             ordered = boxes.join(ordered, only_long_lines=self.profile.only_long_lines)
         return boxes.without_formulas(ordered, formulas) if formulas else ordered, seconds
 
-    def _read(
-        self, page: Pixels, formulas: Sequence[dict[str, Any]] | None
-    ) -> tuple[list[boxes.Box], list[Text], dict[str, float]]:
+    def _read(self, page: Pixels, formulas: Sequence[dict[str, Any]] | None) -> tuple[list[boxes.Box], list[Text], dict[str, float]]:
         begun = time.perf_counter()
         found, det = self._find(page, formulas)
         cut = [(box, crop) for box in found if (crop := self._crop(page, box)) is not None]
