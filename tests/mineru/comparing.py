@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,17 @@ def assert_formulas_are_cut_out_alike(theirs: Any, ours: Any) -> None:
     wanted = theirs.ocr(page, rec=False, mfd_res=formulas)
     assert wanted != theirs.ocr(page, rec=False)
     assert_same(ours.ocr(page, rec=False, mfd_res=formulas), wanted)
+
+
+def assert_same_bytes(theirs: Any, ours: Any) -> None:
+    """A photo whose EXIF says that it lies upside down."""
+    content, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(PAGES / NAMES[3]) as page:
+        page.convert("RGB").save(content, "JPEG", exif=exif)
+    answer = ours.ocr(content.getvalue())
+    assert_same(answer, theirs.ocr(content.getvalue()))
+    assert any("quick" in text for _, (text, _) in answer[0])
 
 
 def _without_scores(value: Any) -> Any:

@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from comparing import LINES, NAMES, PAGES, assert_formulas_are_cut_out_alike, assert_same, assert_same_blank_page, bgr, scores
+from comparing import (
+    LINES,
+    NAMES,
+    PAGES,
+    assert_formulas_are_cut_out_alike,
+    assert_same,
+    assert_same_blank_page,
+    assert_same_bytes,
+    bgr,
+    scores,
+)
 from threadsafe_ocr import model_sets
 from threadsafe_ocr.compat.mineru.ocr import MinerUOCR
 
@@ -66,6 +76,10 @@ def test_the_detector_alone_gives_boxes_as_they_are_found(pair: tuple[Any, Miner
     assert [None if boxes is None else boxes.tolist() for boxes, _ in got] == [
         None if boxes is None else boxes.tolist() for boxes, _ in wanted
     ]
+
+
+def test_bytes_are_decoded_as_in_mineru4(pair: tuple[Any, MinerUOCR]) -> None:
+    assert_same_bytes(*pair)
 
 
 def test_lines_by_themselves_read_as_in_mineru4(pair: tuple[Any, MinerUOCR]) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from conftest import LINES, MODELS
+from conftest import LINES, MODELS, PAGES
 from test_reading import bgr
 from threadsafe_ocr.cli import doctor
 from threadsafe_ocr.compat.mineru import boxes, concurrent, profiles
@@ -79,23 +84,93 @@ def test_lists_and_tuples_are_those_that_mineru_looks_for(reader: MinerUOCR) -> 
     assert [one[0] for one in reader.ocr([page, page], det=False)[0]] == [text, text]
     magic = MinerUOCR(models="v6-small", profile=profiles.MAGIC1_3)
     assert magic.ocr(blank, det=False) == [[("", 0.0)]]
-    nested = MinerUOCR(models="v6-small", profile=profiles.MAGIC1)
-    assert [[one[0] for one in image] for image in nested.ocr([page, page], det=False)] == [[text], [text]]
 
 
-def test_every_kind_of_array_is_read(reader: MinerUOCR) -> None:
+def test_magic_pdf_before_1_3_is_called_as_the_paddleocr_that_it_was(reader: MinerUOCR) -> None:
+    page, blank = bgr(LINES[0]), np.full((48, 320, 3), 255, np.uint8)
+    paddle = MinerUOCR(models="v6-small", profile=profiles.MAGIC1)
+    ((found, (text, _)),) = paddle.ocr(page)[0]
+    assert [[one[0] for one in image] for image in paddle.ocr([page, page], det=False)] == [[text], [text]]
+    boxes, texts, seconds = paddle(page, True)
+    assert ([box.tolist() for box in boxes], texts[0][0]) == ([found], text)
+    assert list(seconds) == ["det", "rec", "cls", "all"]
+    assert 0 < seconds["det"] + seconds["rec"] <= seconds["all"]
+    (left, top), _, (right, bottom), _ = found
+    formula = [{"bbox": [left - 9, top, right + 9, bottom]}]
+    assert [paddle(page, True, formula)[0], paddle(page, cls=False, mfd_res=formula)[0]] == [[], []]
+    assert (paddle(blank)[:2], paddle(None)[:2]) == (([], []), (None, None))
+    # The later ones have no `cls`, and no seconds.
+    assert [one[0] for one in reader(page)[1]] == [text]
+    assert [reader(page, formula), reader(page, mfd_res=formula), reader(blank), reader(None)] == [(None, None)] * 4
+
+
+def test_every_kind_of_image_is_read(reader: MinerUOCR) -> None:
     page = bgr(LINES[0])
     wanted = reader.ocr(page)
     transparent = np.dstack([page, np.full(page.shape[:2], 255, np.uint8)])
     turned = np.rot90(np.ascontiguousarray(np.rot90(page, -1)))
-    assert [reader.ocr(image) for image in (transparent, turned, LINES[0].read_bytes())] == [wanted] * 3
+    assert [reader.ocr(image) for image in (transparent, turned, LINES[0].read_bytes(), str(LINES[0]))] == [wanted] * 4
     assert len(reader.ocr(page[:, :, 0])[0]) == 1
+    assert reader.ocr(str(LINES[0]), det=False) == reader.ocr(page, det=False)
+
+
+def test_bytes_are_not_turned_as_their_exif_says_since_mineru_does_not(reader: MinerUOCR) -> None:
+    content = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    with Image.open(LINES[0]) as line:
+        line.convert("RGB").save(content, "PNG", exif=exif)
+    assert reader.ocr(content.getvalue()) == reader.ocr(bgr(LINES[0]))
+
+
+def test_bytes_are_read_without_pillow() -> None:
+    script = (
+        "import sys; sys.modules['PIL'] = None\n"
+        "from threadsafe_ocr.compat.mineru.ocr import MinerUOCR\n"
+        f"print(len(MinerUOCR(models='v6-small').ocr(open({str(LINES[0])!r}, 'rb').read())[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    assert done.stdout.strip() == "1", done.stderr
 
 
 def test_thresholds_belong_to_the_object() -> None:
     page = bgr(LINES[0])
     deaf, other = MinerUOCR(models="v6-small", det_db_box_thresh=1.0), MinerUOCR(models="v6-small", drop_score=1.0, show_log=False)
     assert (deaf.ocr(page), other.ocr(page), len(MinerUOCR(models="v6-small").ocr(page)[0])) == ([None], [None], 1)
+
+
+def test_eight_threads_with_different_options_get_what_each_gets_alone() -> None:
+    pages = [bgr(PAGES / "scans_en" / "table_img2table.png")[:180, :520], bgr(PAGES / "scans_en" / "eurotext.png")[40:270]]
+    lines = [bgr(path) for path in LINES]
+    text = MinerUOCR(models="v6-small")
+    # As its pipelines make them for tables and for text before 3.1.15, one that keeps sure lines only, and one of PaddleOCR's steps.
+    table = MinerUOCR(models="v6-small", det_db_unclip_ratio=1.6, enable_merge_det_boxes=False)
+    old = MinerUOCR(models="v6-small", profile=profiles.MINERU2_7, det_db_box_thresh=0.3, det_db_unclip_ratio=1.8, use_dilation=True)
+    sure = MinerUOCR(models="v6-small", drop_score=0.998)
+    paddle = MinerUOCR(models="v6-small", profile=profiles.MAGIC1, det_db_box_thresh=0.3, det_db_unclip_ratio=1.8, use_dilation=True)
+    (left, top), _, (right, bottom), _ = text.ocr(pages[0], rec=False)[0][2]
+    formulas = [{"bbox": [int(left + right) // 2 - 30, int(top), int(left + right) // 2 + 30, int(bottom)]}]
+    jobs: list[Callable[[], Any]] = [
+        lambda: text.ocr(pages[1]),
+        lambda: text.ocr(pages[0], mfd_res=formulas),
+        lambda: table.ocr(pages[1]),
+        lambda: table.ocr(pages[0], rec=False),
+        lambda: old.ocr(pages[0], rec=False, mfd_res=formulas),
+        lambda: sure.ocr(pages[1]),
+        lambda: paddle.ocr(lines, det=False),
+        lambda: [boxes.tolist() for boxes, _ in old.text_detector.batch_predict(pages)],
+    ]
+    alone = [job() for job in jobs]
+    assert len({repr(answer) for answer in alone}) == len(jobs)
+    begin = threading.Barrier(len(jobs))
+
+    def run(first: int) -> bool:
+        begin.wait()
+        mine = [number % len(jobs) for number in range(first, first + 3)]
+        return [jobs[number]() for number in mine] == [alone[number] for number in mine]
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        assert all(pool.map(run, range(len(jobs))))
 
 
 # MinerU's modules, as far as the patch knows them.
@@ -126,6 +201,15 @@ print(kind(hybrid.atom_model_init("ocr", lang="ch", det_db_box_thresh=0.4, small
       kind(pipeline.PytorchPaddleOCR(lang="ch")), "|", kind(pipeline.PytorchPaddleOCR(lang="korean")))
 """
 PATCHED = "MinerUOCR | MinerU's own | MinerU's own | {} | MinerUOCR | PytorchPaddleOCR"
+# magic-pdf before 1.3: a table's model makes an engine for itself.
+PADDLE = """
+class ModifiedPaddleOCR:
+    def __init__(self, **keywords):
+        pass
+class RapidTableModel:
+    def __init__(self, ocr_engine, table_sub_model_name):
+        self.sub_model, self.ocr_model_name, self.ocr_engine = table_sub_model_name, "RapidOCR", "RapidOCR"
+"""
 
 
 @pytest.fixture
@@ -136,16 +220,20 @@ def mineru(tmp_path: Path) -> Path:
         for folder in (tmp_path / name).relative_to(tmp_path).parents:
             if folder.name:
                 (tmp_path / folder / "__init__.py").touch()
-    for package, version in (("mineru", "4.0.12"), ("magic_pdf", "1.3.12")):
-        info = tmp_path / f"{package}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n")
+    install(tmp_path, mineru="4.0.12", magic_pdf="1.3.12")
     return tmp_path
+
+
+def install(folder: Path, **versions: str) -> None:
+    for package, version in versions.items():
+        info = folder / f"{package}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n")
 
 
 def python(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {key: value for key, value in os.environ.items() if not key.startswith("THREADSAFE_OCR_M")}
-    variables |= {"PYTHONPATH": str(folder), **environment}
+    variables |= {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH")))), **environment}
     return subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, timeout=50, check=False)
 
 
@@ -169,6 +257,32 @@ def test_mineru_gets_our_object_but_for_seals_and_languages_that_are_not_here(
 ) -> None:
     done = python(script, mineru, **environment)
     assert (done.stdout.strip(), done.returncode) == (PATCHED, 0), done.stderr
+
+
+LANGUAGES = """
+import warnings
+from mineru.backend.pipeline.model_init import PytorchPaddleOCR
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    made = [PytorchPaddleOCR(lang=lang) for lang in ("en", "latin", "korean", "korean", "seal", "korean")]
+print(made[0].profile.rec, made[1].profile.rec, *(str(one.message).split(":")[0] for one in seen if "lang=" in str(one.message)), sep="|")
+"""
+
+
+def test_latin_languages_get_the_set_with_their_letters_and_a_language_that_stays_mineru_s_is_told_once(mineru: Path) -> None:
+    install(mineru, mineru="2.7.6")
+    done = python(PATCH + LANGUAGES, mineru)
+    told = [f"MinerU's own OCR reads lang='{lang}'" for lang in ("korean", "seal")]
+    assert done.stdout.strip().split("|") == ["v6-small", "v6-small", *told], done.stderr
+
+
+def test_the_tables_of_magic_pdf_before_1_3_are_read_with_ours_too(mineru: Path) -> None:
+    install(mineru, magic_pdf="1.2.2")
+    (mineru / "magic_pdf/model/sub_modules/model_init.py").write_text(PADDLE)
+    table = "from magic_pdf.model.sub_modules.model_init import RapidTableModel; table = RapidTableModel(None, 'slanet_plus')\n"
+    seen = "print(table.sub_model, table.ocr_model_name, type(table.ocr_engine).__name__, table.ocr_engine.enable_merge_det_boxes)"
+    done = python(PATCH + table + seen, mineru)
+    assert done.stdout.split() == ["slanet_plus", "PaddleOCR", "MinerUOCR", "False"], done.stderr
 
 
 def test_mineru_is_left_alone_unless_asked(mineru: Path) -> None:

@@ -87,11 +87,11 @@ def document_pages(value: str | bytes) -> Iterator[Any]:
             yield load(None)
 
 
-def _decoded(value: Any, *, color: bool) -> Pixels:
+def decoded(value: str | bytes, *, color: bool, max_pixels: int = _MOST_PIXELS) -> Pixels:
     """Pixels of a path or bytes, in OpenCV's way."""
     content = value if isinstance(value, bytes) else Path(value).read_bytes()
     pixels = _jpeg(content, color=color) if content.startswith(b"\xff\xd8\xff") else None
-    return _core.decode(content, color, _MOST_PIXELS) if pixels is None else pixels
+    return _core.decode(content, color, max_pixels) if pixels is None else pixels
 
 
 def _jpeg(content: bytes, *, color: bool) -> Pixels | None:
@@ -120,7 +120,7 @@ def as_given(value: Any, then: Callable[[Pixels], Pixels], *, color: bool) -> So
     """A page that is decoded, once it has its permit, to what `then` makes of the pixels."""
     found = source(value, rgb=False)
     if isinstance(found.head, (str, bytes)):
-        return Source(found.head, False, lambda: then(_decoded(found.head, color=color)))
+        return Source(found.head, False, lambda: then(decoded(found.head, color=color)))
     if isinstance(found.head, np.ndarray):
         return Source(found.head, False, lambda: then(found.head))
     # PIL's are RGB, upright.

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from threadsafe_ocr import _core, draw, model_sets
+from threadsafe_ocr import _core, model_sets
+from threadsafe_ocr.compat import paddle_images
 from threadsafe_ocr.compat.mineru import boxes
 from threadsafe_ocr.compat.mineru.profiles import MINERU4, Profile
 from threadsafe_ocr.ocr import ThreadSafeOCR
+from threadsafe_ocr.rendering import MOST_PIXELS
 from threadsafe_ocr.result import OcrResult, from_raw
 
 Pixels = npt.NDArray[np.uint8]
@@ -90,38 +92,51 @@ class MinerUOCR:
         """MinerU's lists: [[[box, (text, score)], ...]], [None] for a page without text; rec=False: [[box, ...]]; det=False, for a line or
         a list of lines: [[(text, score), ...]].
 
-        img: uint8 HxW, HxWx3 (BGR) or HxWx4 (BGRA, laid on white), or the bytes of an image. mfd_res: formulas, which are cut out of lines.
+        img: uint8 HxW, HxWx3 (BGR) or HxWx4 (BGRA, laid on white), or the bytes or the path of an image, which is not turned as its
+        EXIF says. mfd_res: formulas, which are cut out of lines.
         """
         if not det:
             lines = [_pixels(line) for line in img] if isinstance(img, (list, tuple)) else [_pixels(img)]
             read, _ = self.text_recognizer(lines, tqdm_enable, tqdm_desc, tqdm_progress_bar) if rec else ([], 0.0)
-            return [[one] for one in read] if self.profile.nested else [read]
+            return [[one] for one in read] if self.profile.paddle else [read]
         pages = img if isinstance(img, (list, tuple)) else [img]
         return [self._page(_pixels(page), rec, mfd_res) for page in pages]
 
-    def __call__(self, img: Any, mfd_res: Sequence[dict[str, Any]] | None = None) -> tuple[Any, Any]:
-        """(boxes, texts), or (None, None) for a page without text."""
-        found, read = self._read(_pixels(img), mfd_res)
+    def __call__(self, img: Any, *given: Any, mfd_res: Sequence[dict[str, Any]] | None = None, **_ignored: Any) -> tuple[Any, ...]:
+        """(boxes, texts), or (None, None) for a page without text; mfd_res may come second.
+
+        magic-pdf before 1.3: (boxes, texts, seconds of each step); `cls`, which means nothing, comes second and mfd_res third.
+        """
+        paddle = self.profile.paddle
+        formulas = mfd_res or next(iter(given[1 if paddle else 0 :]), None)
+        if img is None:
+            return (None, None, _seconds()) if paddle else (None, None)
+        found, read, seconds = self._read(_pixels(img), formulas)
+        if paddle:
+            return found, read, seconds
         return (found, read) if found else (None, None)
 
     def _page(self, page: Pixels, rec: bool, formulas: Sequence[dict[str, Any]] | None) -> Any:
         if not rec:
-            return [box.tolist() for box in self._find(page, formulas)]
-        found, read = self._read(page, formulas)
+            return [box.tolist() for box in self._find(page, formulas)[0]]
+        found, read, _ = self._read(page, formulas)
         return [[box.tolist(), text] for box, text in zip(found, read, strict=True)] or None
 
-    def _find(self, page: Pixels, formulas: Sequence[dict[str, Any]] | None) -> list[boxes.Box]:
-        found, _ = self.text_detector(page)
+    def _find(self, page: Pixels, formulas: Sequence[dict[str, Any]] | None) -> tuple[list[boxes.Box], float]:
+        found, seconds = self.text_detector(page)
         ordered = boxes.sort([] if found is None else found)
         if self.enable_merge_det_boxes:
             ordered = boxes.join(ordered, only_long_lines=self.profile.only_long_lines)
-        return boxes.without_formulas(ordered, formulas) if formulas else ordered
+        return boxes.without_formulas(ordered, formulas) if formulas else ordered, seconds
 
-    def _read(self, page: Pixels, formulas: Sequence[dict[str, Any]] | None) -> tuple[list[boxes.Box], list[Text]]:
-        cut = [(box, crop) for box in self._find(page, formulas) if (crop := self._crop(page, box)) is not None]
-        read, _ = self.text_recognizer([crop for _, crop in cut])
+    def _read(self, page: Pixels, formulas: Sequence[dict[str, Any]] | None) -> tuple[list[boxes.Box], list[Text], dict[str, float]]:
+        begun = time.perf_counter()
+        found, det = self._find(page, formulas)
+        cut = [(box, crop) for box in found if (crop := self._crop(page, box)) is not None]
+        read, rec = self.text_recognizer([crop for _, crop in cut])
         kept = [(box, text) for (box, _), text in zip(cut, read, strict=True) if text[1] >= self.drop_score]
-        return [box for box, _ in kept], [text for _, text in kept]
+        seconds = _seconds(det=det, rec=rec, whole=time.perf_counter() - begun)
+        return [box for box, _ in kept], [text for _, text in kept], seconds
 
     def _crop(self, page: Pixels, box: boxes.Box) -> Pixels | None:
         steps = self.profile
@@ -139,6 +154,10 @@ class MinerUOCR:
 
 
 CROPS_TURNED = 1.5
+
+
+def _seconds(det: float = 0.0, rec: float = 0.0, whole: float = 0.0) -> dict[str, float]:
+    return {"det": det, "rec": rec, "cls": 0.0, "all": whole}
 
 
 def _turned(crop: Pixels, tall: float) -> Pixels:
@@ -244,8 +263,8 @@ def _detected(engine: ThreadSafeOCR, images: Sequence[Pixels]) -> Iterator[OcrRe
 
 def _pixels(image: Any) -> Pixels:
     """As BGR; transparency on white, cut to whole numbers as MinerU does."""
-    if isinstance(image, bytes):
-        return np.ascontiguousarray(np.asarray(draw.photo(image))[:, :, ::-1])
+    if isinstance(image, (str, bytes)):
+        image = paddle_images.decoded(image, color=False, max_pixels=MOST_PIXELS)
     pixels: Pixels = np.asarray(image)
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, np.newaxis], 3, axis=2)

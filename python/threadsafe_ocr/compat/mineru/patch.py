@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,8 @@ from threadsafe_ocr.compat.mineru.profiles import profile
 
 # Languages that the model sets here read as MinerU's do; for others, and for seals, MinerU keeps its own.
 READ = (None, "", "ch", "ch_lite", "ch_server", "japan", "chinese_cht")
+# For these MinerU before 3.4 has networks of their own. From 3.4 on PP-OCRv6 reads them; older sets lack accented letters.
+LATIN = ("en", "latin")
 # What holds OCR objects that were made before.
 MARK = "_patched_by_threadsafe_ocr"
 CACHES = ("AtomModelSingleton", "ModelSingleton", "HybridModelSingleton", "HybridLocalModelContextSingleton")
@@ -29,7 +33,11 @@ def apply(module: ModuleType) -> None:
 
 
 def _magic_pdf(module: ModuleType) -> None:
-    _replace_class(module, "PytorchPaddleOCR" if hasattr(module, "PytorchPaddleOCR") else "ModifiedPaddleOCR", "magic-pdf")
+    if hasattr(module, "PytorchPaddleOCR"):
+        _replace_class(module, "PytorchPaddleOCR", "magic-pdf")
+    else:
+        _replace_class(module, "ModifiedPaddleOCR", "magic-pdf")
+        _replace_engine_of_tables(module)
 
 
 def _pipeline(module: ModuleType) -> None:
@@ -42,11 +50,33 @@ def _replace_class(module: ModuleType, name: str, package: str) -> None:
 
     @functools.wraps(original, updated=())
     def make(*arguments: Any, **keywords: Any) -> Any:
-        if keywords.get("lang") not in READ:
-            return original(*arguments, **keywords)
-        return MinerUOCR(profile=steps, **keywords)
+        lang = keywords.get("lang")
+        if lang in LATIN:
+            return MinerUOCR(profile=replace(steps, rec="v6-small"), **keywords)
+        if lang in READ:
+            return MinerUOCR(profile=steps, **keywords)
+        _tell_that_it_stays(lang)
+        return original(*arguments, **keywords)
 
     setattr(module, name, make)
+
+
+def _replace_engine_of_tables(module: ModuleType) -> None:
+    """Before 1.3 a table's model makes RapidOCR for itself, on a card Paddle's; it takes an object of MinerU's under another name."""
+    original = _original(module, "RapidTableModel")
+    steps = profile("magic-pdf", importlib.metadata.version("magic-pdf"))
+
+    @functools.wraps(original, updated=())
+    def make(*arguments: Any, **keywords: Any) -> Any:
+        table = original(*arguments, **keywords)
+        # RapidOCR's own thresholds, which are 1.3's for tables too; it does not join the boxes of neighbouring cells.
+        table.ocr_engine = MinerUOCR(
+            profile=steps, det_db_box_thresh=0.5, det_db_unclip_ratio=1.6, use_dilation=True, enable_merge_det_boxes=False
+        )
+        table.ocr_model_name = "PaddleOCR"
+        return table
+
+    module.RapidTableModel = make  # type: ignore[attr-defined]
 
 
 def _runtime(module: ModuleType) -> None:
@@ -56,12 +86,20 @@ def _runtime(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def atom_model_init(model_name: str, **keywords: Any) -> Any:
-        if model_name == module.AtomicModelName.OCR and keywords.get("lang") != "seal":
-            return MinerUOCR(profile=steps, **keywords)
+        if model_name == module.AtomicModelName.OCR:
+            if keywords.get("lang") != "seal":
+                return MinerUOCR(profile=steps, **keywords)
+            _tell_that_it_stays("seal")
         model = original(model_name=model_name, **keywords)
         return concurrent.OneAtATime(model) if concurrent.is_wanted() else model
 
     module.atom_model_init = atom_model_init  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _tell_that_it_stays(lang: str) -> None:
+    """Once a language: MinerU asks again for every set of thresholds."""
+    warnings.warn(f"MinerU's own OCR reads lang={lang!r}: no model set here does; see docs/migration.md", UserWarning, stacklevel=3)
 
 
 def _original(module: ModuleType, name: str) -> Callable[..., Any]:

@@ -29,8 +29,8 @@ class Profile:
     turns_slices: bool = True
     # The score of a line without text: at 1 it is kept.
     empty_score: float = 1.0
-    # `ocr(list, det=False)` has an outer element for each image.
-    nested: bool = False
+    # PaddleOCR 2.7's calls: a list of lines has an outer element for each; `__call__` has `cls` before `mfd_res`, and seconds third.
+    paddle: bool = False
 
 
 MINERU4 = Profile(det="v6-tiny", rec="v6-small")
@@ -43,7 +43,7 @@ MINERU2_2 = replace(MINERU2_6, slices=False, group=8)
 MINERU2_1 = replace(MINERU2_2, group=6, tall=1.5)
 MINERU2 = replace(MINERU2_1, only_long_lines=False)
 MAGIC1_3 = MINERU2
-MAGIC1 = replace(MAGIC1_3, det="v4-mobile", rec="v4-mobile", numerics="paddle2", max_width=65_536, nested=True)
+MAGIC1 = replace(MAGIC1_3, det="v4-mobile", rec="v4-mobile", numerics="paddle2", max_width=65_536, paddle=True)
 
 # From which version on, the newest first.
 MINERU = (
@@ -65,7 +65,7 @@ def profile(package: str, version: str) -> Profile:
 def place(package: str, version: str) -> str:
     """What `patch_mineru` replaces in that version."""
     if package == "magic-pdf":
-        name = "PytorchPaddleOCR" if _numbers(version) >= (1, 3) else "ModifiedPaddleOCR"
+        name = "PytorchPaddleOCR" if _numbers(version) >= (1, 3) else "ModifiedPaddleOCR and RapidTableModel"
         return f"magic_pdf.model.sub_modules.model_init.{name}"
     if _numbers(version) >= (4,):
         return "mineru.model.runtime.hybrid.atom_model_init"
