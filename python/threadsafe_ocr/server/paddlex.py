@@ -115,7 +115,7 @@ async def infer(request: Request) -> Response:
     service = service_of(request)
     end = deadline(request, service)
     with service.room.share() as share:
-        members = await uploads.within_time(uploads.json_object(request, service.settings, share), service.settings)
+        members = await uploads.within_time(uploads.json_object(request, service.settings, share), service.settings, end)
         try:
             asked = InferRequest.model_validate(members)
         except ValidationError as error:
@@ -124,7 +124,7 @@ async def infer(request: Request) -> Response:
             raise Problem(422, "InvalidField", "useDocUnwarping: there is no unwarping model here; leave it out")
         reading = Reading(asked.options(), picture=None if asked.visualize is False else _pictures)
         naming = uploads.named_or_encoded(asked.file, service.settings, share)
-        content = await uploads.within_time(naming, service.settings)
+        content = await uploads.within_time(naming, service.settings, end)
         pages = await read_all(request, content, reading, end)
     results = [{"prunedResult": _pruned(page.result, asked), **(page.picture or {})} for page in pages]
     sizes = [{"width": page.result.width, "height": page.result.height} for page in pages]
