@@ -6,7 +6,6 @@ import asyncio
 import base64
 import binascii
 import json
-import math
 import urllib.parse
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, NamedTuple, TypeVar
@@ -57,7 +56,7 @@ async def receive(request: Request, settings: ServerSettings, share: Share, end:
     return Upload(*await within_time(_receive(request, settings, share), settings, end))
 
 
-async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSettings, end: float = math.inf) -> T:
+async def within_time(receiving: Coroutine[Any, Any, T], settings: ServerSettings, end: float) -> T:
     """What `receiving` gives; Problem 408 when it takes too long, OcrTimeoutError at the request's `end`, the loop's time."""
     left = end - asyncio.get_running_loop().time()
     try:
