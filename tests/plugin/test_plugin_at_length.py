@@ -90,7 +90,7 @@ def test_a_hundred_runs_on_this_engine_give_no_alarm() -> None:
     cases = list(itertools.product(pages[1:], [{}, {"rec_min_width": 240}]))
     with ThreadSafeOCR() as ocr:
         for _ in range(50):
-            # 320 calls each, 7 CPU-seconds; with a detection it would be half a minute.
+            # 320 calls each, 6 to 9 CPU-seconds.
             assert_thread_safe(ocr.recognize, [*pages, b"no image"])
             assert_thread_safe(lambda case: ocr.recognize(case[0], **case[1]), cases)
 
