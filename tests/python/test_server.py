@@ -181,6 +181,11 @@ def test_a_tiff_of_too_many_pages_or_without_an_end_is_refused(server: Server) -
     assert "page 2" in problem(server.read(bytes(document)), 400, "InvalidImageError")
 
 
+def test_a_tiff_that_is_all_small_copies_keeps_nobody_waiting(server: Server) -> None:
+    copies = [struct.pack("<HHHIII", 1, 254, 4, 1, 1, 8 + 18 * number) for number in range(1, 100_000)]
+    assert "4 pages" in problem(server.read(b"II*\0\x08\0\0\0" + b"".join(copies)), 413, "TooManyPages")
+
+
 @pytest.mark.parametrize("far", [2**63, 2**64 - 1])
 def test_a_tiff_whose_places_are_beyond_all_addresses_is_refused(server: Server, far: int) -> None:
     document = tiff(LINES[:2], big_tiff=True)

@@ -200,7 +200,8 @@ def _directories(content: bytes, most: int) -> dict[int, int]:
             tag, _, _, value = struct.unpack_from(order + ("HHQQ" if big else "HHII"), content, first)
             if not (tag == 254 and value & 1 and offsets):
                 offsets[len(seen)] = offset
-            if len(offsets) > most:
+            # Small copies, too: a page has a few of them, and the server waits meanwhile.
+            if len(offsets) > most or len(seen) > 16 * most:
                 raise _too_many(most)
             (offset,) = struct.unpack_from(number, content, first + entries * entry)
     except (struct.error, OverflowError):
