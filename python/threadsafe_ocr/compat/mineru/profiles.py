@@ -53,7 +53,7 @@ MINERU = (
 MAGIC_PDF = (((1, 3), MAGIC1_3), ((0,), MAGIC1))
 
 # What was run here, in `make test-mineru`.
-TESTED = {"mineru": ("4.0.12", "3.4.5", "2.7.6"), "magic-pdf": ("1.3.12", "1.2.2")}
+TESTED = {"mineru": ("4.0.12", "3.4.5", "3.1.14", "2.7.6", "2.5.4", "2.0.6"), "magic-pdf": ("1.3.12", "1.2.2")}
 
 
 def profile(package: str, version: str) -> Profile:
