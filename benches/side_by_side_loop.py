@@ -212,7 +212,9 @@ def main() -> None:
     memory = max(sizes, default=0.0)
     figures = {"rate": answers / seconds, "cpu": used / answers, **quantiles, "memory": memory, "first": first, "texts": texts}
     print(json.dumps(figures), flush=True)
-    os._exit(0)  # a pool's end, and some engines', takes long
+    for child in multiprocessing.active_children():
+        child.kill()  # it would keep the output open
+    os._exit(0)  # some engines' end takes long
 
 
 if __name__ == "__main__":
