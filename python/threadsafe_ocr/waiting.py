@@ -128,6 +128,29 @@ def in_order(starts: Iterable[Callable[[], OcrFuture]], most: int, *, return_err
                 entry.cancel()
 
 
+def answers(started: Iterable[_core.Pending], most: int) -> Generator[OcrResult]:
+    """Answers in order of requests that start as they are asked for, `most` of them at once. What runs when nobody takes any more is
+    cancelled."""
+    running: deque[_core.Pending] = deque()
+
+    def first() -> OcrResult:
+        # It stays among the running ones until its answer is there.
+        answer = from_raw(running[0].wait())
+        running.popleft()
+        return answer
+
+    try:
+        for pending in started:
+            running.append(pending)
+            if len(running) >= most:
+                yield first()
+        while running:
+            yield first()
+    finally:
+        for pending in running:
+            pending.cancel()
+
+
 class Wakeups:
     """For a task that waits: the thread `ocr-aio` wakes it when it should look at its request again. Leaving it cancels the request."""
 

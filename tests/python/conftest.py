@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from threadsafe_ocr import OcrResult, ThreadSafeOCR
 
@@ -33,6 +34,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def key(page: OcrResult) -> list[tuple[str, float, bytes]]:
     """Everything an answer says, bit for bit."""
     return [(line.text, line.score, line.polygon.tobytes()) for line in page.lines]
+
+
+def upright_page_with_a_tall_line() -> np.ndarray:
+    """BGR: "alpha bravo" twice, and once running down."""
+    page, line = Image.new("RGB", (400, 300), "white"), Image.new("RGB", (220, 50), "white")
+    ImageDraw.Draw(line).text((10, 8), "alpha bravo", fill="black", font=ImageFont.load_default(28))
+    page.paste(line, (20, 60))
+    page.paste(line, (20, 160))
+    page.paste(line.rotate(-90, expand=True), (310, 40))
+    return np.asarray(page)[:, :, ::-1]
 
 
 def large() -> np.ndarray:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from conftest import LINES, PAGES, Run
+from conftest import LINES, PAGES, Run, upright_page_with_a_tall_line
 from paddle_calls import BAND, BLANK, CROP
 from threadsafe_ocr import (
     ConfigError,
@@ -24,8 +24,9 @@ from threadsafe_ocr import (
     OcrTimeoutError,
     ThreadSafeOCR,
     _core,
+    waiting,
 )
-from threadsafe_ocr.compat import paddle2, paddle_images, paddle_models
+from threadsafe_ocr.compat import paddle_images, paddle_models
 from threadsafe_ocr.compat.paddle import PaddleOCR
 from threadsafe_ocr.compat.paddle_options import PADDLE2
 
@@ -232,9 +233,9 @@ def test_of_a_long_pdf_a_few_pages_are_rendered_ahead_so_that_memory_is_bounded(
         running -= 1
         return from_raw(raw)
 
-    from_raw = paddle2.from_raw
+    from_raw = waiting.from_raw
     monkeypatch.setattr(paddle_images, "pdf_pages", pages)
-    monkeypatch.setattr(paddle2, "from_raw", answered)
+    monkeypatch.setattr(waiting, "from_raw", answered)
     for rec in (True, False):
         assert paddle.ocr("long.pdf", rec=rec) == [None] * 4 * ahead
         assert (running, most) == (0, ahead)
@@ -251,12 +252,7 @@ def test_a_pdf_is_rendered_twice_as_large_and_a_large_page_as_it_is(paddle: Padd
 
 
 def test_a_tall_line_on_an_upright_page_is_read(paddle: PaddleOCR) -> None:
-    page, line = Image.new("RGB", (400, 300), "white"), Image.new("RGB", (220, 50), "white")
-    ImageDraw.Draw(line).text((10, 8), "alpha bravo", fill="black", font=ImageFont.load_default(28))
-    page.paste(line, (20, 60))
-    page.paste(line, (20, 160))
-    page.paste(line.rotate(-90, expand=True), (310, 40))
-    (read,) = paddle.ocr(np.asarray(page)[:, :, ::-1])
+    (read,) = paddle.ocr(upright_page_with_a_tall_line())
     assert texts(read) == ["alpha bravo"] * 3
 
 

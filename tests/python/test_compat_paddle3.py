@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from conftest import MODELS, PAGES
+from conftest import MODELS, PAGES, upright_page_with_a_tall_line
 from paddle_calls import BAND, BLANK, CROP
 from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError, TextLine, _core
 from threadsafe_ocr.compat import paddle3_words, paddle_models
@@ -244,12 +244,7 @@ def test_a_pdf_that_one_thread_is_in_the_midst_of_keeps_no_other_threads_pdf_wai
 
 
 def test_a_tall_line_on_an_upright_page_is_read(paddle: PaddleOCR) -> None:
-    page, line = Image.new("RGB", (400, 300), "white"), Image.new("RGB", (220, 50), "white")
-    ImageDraw.Draw(line).text((10, 8), "alpha bravo", fill="black", font=ImageFont.load_default(28))
-    page.paste(line, (20, 60))
-    page.paste(line, (20, 160))
-    page.paste(line.rotate(-90, expand=True), (310, 40))
-    pixels = np.asarray(page)[:, :, ::-1]
+    pixels = upright_page_with_a_tall_line()
     for options in ({}, {"use_textline_orientation": True}, {"use_doc_orientation_classify": True}):
         (answer,) = paddle.predict(pixels, **options)
         assert answer["rec_texts"] == ["alpha bravo"] * 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from threadsafe_ocr import _core
+from threadsafe_ocr import _core, waiting
 from threadsafe_ocr.compat import paddle2_slices, paddle_images, paddle_options
 from threadsafe_ocr.compat.paddle_images import Pixels
 from threadsafe_ocr.exceptions import InvalidArgumentError, ModelNotFoundError
@@ -151,19 +150,8 @@ class Paddle2:
 
     def _read_ahead(self, pages: Iterator[Source], options: dict[str, Any], *, cls: bool, **steps: bool) -> Iterator[OcrResult]:
         """The pages' answers in order; while they are read the next one is rendered, so of a long PDF there are never more than a few."""
-        running: deque[_core.Pending] = deque()
-        try:
-            for page in pages:
-                running.append(self._start([page], options, cls=cls, **steps))
-                if len(running) >= max(_core.cores(), 2):
-                    yield from_raw(running[0].wait())
-                    running.popleft()
-            while running:
-                yield from_raw(running[0].wait())
-                running.popleft()
-        finally:
-            for rest in running:
-                rest.cancel()
+        started = (self._start([page], options, cls=cls, **steps) for page in pages)
+        return waiting.answers(started, max(_core.cores(), 2))
 
     def _detect(self, page: Any, options: dict[str, Any]) -> Box:
         return _boxes(from_raw(self._start([page], options, cls=False, recognize=False).wait()))

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import time
 import warnings
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from threadsafe_ocr import _core, model_sets
+from threadsafe_ocr import _core, model_sets, waiting
 from threadsafe_ocr.compat import paddle_images
 from threadsafe_ocr.compat.mineru import boxes
 from threadsafe_ocr.compat.mineru.profiles import MINERU4, Profile
 from threadsafe_ocr.ocr import ThreadSafeOCR
 from threadsafe_ocr.rendering import MOST_PIXELS
-from threadsafe_ocr.result import OcrResult, from_raw
+from threadsafe_ocr.result import OcrResult
 
 Pixels = npt.NDArray[np.uint8]
 Text = tuple[str, float]
@@ -241,24 +240,9 @@ def installed(profile: Profile) -> str | dict[str, str]:
 
 def _detected(engine: ThreadSafeOCR, images: Sequence[Pixels]) -> Iterator[OcrResult | None]:
     """Every image's lines, in order, a few images ahead; None for one without pixels."""
-    most = AHEAD * _core.cores()
-    running: deque[_core.Pending | None] = deque()
-
-    def settle() -> OcrResult | None:
-        pending = running.popleft()
-        return None if pending is None else from_raw(pending.wait())
-
-    try:
-        for image in images:
-            if len(running) >= most:
-                yield settle()
-            running.append(engine._start([_pixels(image)], recognize=False, options={}) if image.size else None)
-        while running:
-            yield settle()
-    finally:
-        for pending in running:
-            if pending is not None:
-                pending.cancel()
+    started = (engine._start([_pixels(image)], recognize=False, options={}) for image in images if image.size)
+    read = waiting.answers(started, AHEAD * _core.cores())
+    return (next(read) if image.size else None for image in images)
 
 
 def _pixels(image: Any) -> Pixels:
