@@ -21,6 +21,15 @@ pub struct Costs {
     pub recognition_to_detection: f64,
 }
 
+impl Costs {
+    /// What recognition and detection of a page of a megapixel cost, before any page has been seen: so much this word weighs among theirs,
+    /// or the blank page of the warm-up would teach that there is nothing to read.
+    pub(crate) fn usual(&self) -> (f64, f64) {
+        let detection = self.detection_ms_per_megapixel;
+        (self.recognition_to_detection * detection, detection)
+    }
+}
+
 /// A recogniser.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recogniser {
@@ -34,6 +43,15 @@ pub struct Recogniser {
     pub bytes_per_pixel: usize,
 }
 
+/// How far a cascade's first recogniser is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Trust {
+    /// What it reads with this score or more is not read again,
+    pub accept_score: f32,
+    /// unless its readings below that score are this share of the request's, by input width, or more: then nothing is trusted.
+    pub unsure_share: f64,
+}
+
 /// The files of a set, found and readable.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSet {
@@ -41,8 +59,8 @@ pub struct ModelSet {
     pub det: PathBuf,
     /// Recognition.
     pub rec: Recogniser,
-    /// In a cascade a cheaper recogniser goes first; what it reads with this score or more is not read again.
-    pub rec_first: Option<(Recogniser, f32)>,
+    /// In a cascade a cheaper recogniser goes first.
+    pub rec_first: Option<(Recogniser, Trust)>,
     /// 0/180 orientation, ONNX; a set may have none.
     pub cls: Option<PathBuf>,
     /// What its runs cost.
@@ -102,7 +120,8 @@ struct RecognitionEntry {
 struct FirstEntry {
     #[serde(flatten)]
     costs: RecognitionEntry,
-    accept_score: f32,
+    #[serde(flatten)]
+    trust: Trust,
 }
 
 #[derive(Deserialize)]
@@ -183,7 +202,7 @@ impl ModelSet {
         let rec = entry.recognition.recogniser(rec, characters);
         let first = |first: &FirstEntry| -> Result<_> {
             let characters = characters_of_yml(&needed("rec_first_config")?)?;
-            Ok((first.costs.recogniser(needed("rec_first")?, characters), first.accept_score))
+            Ok((first.costs.recogniser(needed("rec_first")?, characters), first.trust))
         };
         let rec_first = entry.recognition_first.as_ref().map(first).transpose()?;
         Ok(Self { det, rec, rec_first, cls, costs: entry.costs() })

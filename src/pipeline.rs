@@ -19,7 +19,7 @@ use crate::frame::{self, Frame};
 use crate::geometry::{self, Direction, Point, Quad};
 use crate::image::{self, Image};
 use crate::line;
-use crate::models::Costs;
+use crate::models::{Costs, Trust};
 use crate::orientation::{self, Doubt, Opinion, SecondReading, Verdict};
 use crate::permits::Permit;
 use crate::recognition::{self, Reading, Width};
@@ -128,8 +128,8 @@ pub(crate) struct Reader {
 #[derive(Debug)]
 pub(crate) struct FirstReader {
     pub reader: Reader,
-    /// Its reading counts from this score on.
-    pub accept_score: f32,
+    /// When its reading counts.
+    pub trust: Trust,
     /// What it knows.
     pub alphabet: HashSet<char>,
 }
@@ -601,14 +601,19 @@ fn unlike<'a>(lines: impl Iterator<Item = (&'a Found, bool)>) -> (Vec<(&'a Found
     (unlike, places)
 }
 
-/// Of a cascade, the first reader's word counts where it is sure. It is sure of the nearest character that it knows, too: where the second
-/// one finds a character that the first does not know, as in traditional Chinese, it reads all lines of the request (page CER of photos 0.014,
-/// not 0.021; no other set has such a page).
+/// Of a cascade, the first reader's word counts where it is sure. It is sure of some lines that it misreads, too, and two things tell which
+/// pages have them: it is unsure of a good part of the page, as of photographs, or the second reader finds a character there that the first
+/// does not know, as in traditional Chinese. The second one then reads all lines of the request (`docs/models.md` has the figures).
 async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>> {
     let nets = &page.nets;
     let Some(first) = &nets.rec_first else { return read_by(page, &nets.rec, lines).await };
     let mut read = read_by(page, &first.reader, lines).await?;
-    let (sure, unsure): (Vec<_>, Vec<_>) = (0..lines.len()).partition(|&i| read[i].0.score >= first.accept_score);
+    let (mut sure, mut unsure): (Vec<_>, Vec<_>) =
+        (0..lines.len()).partition(|&i| read[i].0.score >= first.trust.accept_score);
+    let width = |of: &[usize]| of.iter().map(|&i| f64::from(lines[i].0.width.pixels)).sum::<f64>();
+    if width(&unsure) >= first.trust.unsure_share * (width(&sure) + width(&unsure)) {
+        unsure.append(&mut sure);
+    }
     for again in [unsure, sure] {
         let chosen: Vec<_> = again.iter().map(|&i| lines[i]).collect();
         let better = read_by(page, &nets.rec, &chosen).await?;

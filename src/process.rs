@@ -237,11 +237,11 @@ impl DeviceState {
         let (det, det_group) = self.net(&mut loaded, &set.det, "det")?;
         check_detection(&det, set)?;
         let rec = self.reader(&mut loaded, &set.rec, "rec")?;
-        let rec_first = match &set.rec_first {
-            Some((first, accept)) => {
+        let rec_first = match set.rec_first {
+            Some((ref first, trust)) => {
                 let reader = self.reader(&mut loaded, first, "rec1")?;
                 let alphabet = reader.dictionary.iter().flat_map(|entry| entry.chars()).collect();
-                Some(FirstReader { reader, accept_score: *accept, alphabet })
+                Some(FirstReader { reader, trust, alphabet })
             }
             None => None,
         };
@@ -261,7 +261,7 @@ impl DeviceState {
             costs: set.costs,
             groups: [det_group, cls_group],
             run_size: self.run_size,
-            ratio: parking_lot::Mutex::new((set.costs.recognition_to_detection, 1.0)),
+            ratio: parking_lot::Mutex::new(set.costs.usual()),
         });
         loaded.sets.push((set.clone(), Arc::clone(&nets)));
         Ok(nets)

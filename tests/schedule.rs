@@ -34,6 +34,28 @@ fn the_page_with_the_least_work_left_goes_first() {
 }
 
 #[test]
+fn of_like_pages_the_oldest_goes_first_and_a_much_larger_one_is_overtaken() {
+    let mut policy = Policy::new(1000);
+    policy.push(PageId(0), [item(0, 1, 100.0, 0, 0)], 200.0);
+    policy.push(PageId(1), [item(0, 1, 40.0, 0, 1)], 80.0);
+    policy.push(PageId(2), [item(0, 1, 20.0, 0, 2)], 40.0);
+    // The last one is a fifth of the first one, and half of the second.
+    assert_eq!(picked(&mut policy), Some(1));
+}
+
+#[test]
+fn a_page_stays_as_large_as_it_is_while_it_is_read() {
+    let mut policy = Policy::new(1000);
+    policy.push(PageId(0), (0..100).map(|line| item(2, 320, 1.0, 0, line)), 0.0);
+    for line in 0..70 {
+        assert_eq!(picked(&mut policy), Some(line));
+    }
+    // 30 of 100 are left, less than a newcomer's 20 times three.
+    policy.push(PageId(1), [item(0, 1, 20.0, 0, 1000)], 0.0);
+    assert_eq!(picked(&mut policy), Some(1000));
+}
+
+#[test]
 fn of_one_page_the_latest_stage_and_the_widest_item_go_first() {
     let mut policy = Policy::new(1000);
     policy.push(PageId(0), [item(1, 192, 1.0, 0, 1), item(2, 320, 1.0, 0, 2), item(2, 640, 1.0, 0, 3)], 0.0);
@@ -164,7 +186,7 @@ proptest! {
         let line = DETECTION * ratio / lines as f64;
         let mut workers = Workers::new(workers);
         // Recognition's and detection's cost so far, as `Nets` learns them; the manifest says 2.
-        let mut learnt = if arrive_together { (ratio, 1.0) } else { (2.0, 1.0) };
+        let mut learnt = if arrive_together { (ratio, 1.0) } else { (2.0 * DETECTION, DETECTION) };
         let page = |learnt: (f64, f64)| ([item(0, 1, DETECTION, 0, 0)], DETECTION * 2.0 * learnt.0 / learnt.1);
         let first = if arrive_together { PAGES } else { 1 };
         for id in 0..first {
@@ -233,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pick_is_the_oldest_page_where_its_eighth_is_due_else_the_one_with_least_work_and_of_it_the_last_lane(
+    fn a_pick_is_the_oldest_page_where_its_eighth_is_due_else_the_oldest_like_the_least_and_of_it_the_last_lane(
         pages in prop::collection::vec(prop::collection::vec((0u8..3, 1u32..4, 1u32..100), 1..8), 1..12),
     ) {
         let mut policy = Policy::new(1000);
@@ -250,9 +272,11 @@ proptest! {
         while !waiting.is_empty() {
             let work = |page: PageId| waiting.iter().filter(|item| item.0 == page).map(|item| item.3).sum::<f64>();
             let is_due = oldest < all / 8.0;
-            let ids = waiting.iter().map(|item| item.0);
-            let page = if is_due { ids.min() } else { ids.min_by(|&a, &b| work(a).total_cmp(&work(b)).then(a.cmp(&b))) };
-            let page = page.expect("something waits");
+            let size = |page: PageId| pages[page.0 as usize].iter().map(|item| f64::from(item.2)).sum::<f64>();
+            let ids = || waiting.iter().map(|item| item.0);
+            let shortest = ids().min_by(|&a, &b| work(a).total_cmp(&work(b)).then(a.cmp(&b))).expect("something waits");
+            let like = |page: PageId| page == shortest || size(page) <= 3.0 * work(shortest);
+            let page = ids().filter(|&page| is_due || like(page)).min().expect("there is the shortest");
             let last = waiting.iter().filter(|item| item.0 == page).map(|item| item.1).max().expect("it has an item");
             let place = waiting.iter().position(|item| item.0 == page && item.1 == last).expect("it is there");
             let (_, _, arrival, cost) = waiting.remove(place);

@@ -43,7 +43,7 @@ fn engine(max_queue_size: usize, max_queue_bytes: usize) -> Fake {
         costs,
         groups: [0; 2],
         run_size: 1,
-        ratio: parking_lot::Mutex::new((2.0, 1.0)),
+        ratio: parking_lot::Mutex::new(costs.usual()),
     });
     let (process, device) = Process::open(Device::Cpu, &DeviceConfig::default()).unwrap();
     let config = EngineConfig { max_queue_size, max_queue_bytes, ..EngineConfig::default() };

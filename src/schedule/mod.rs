@@ -1,7 +1,9 @@
 //! What scheduling promises, and what a stage must offer to be scheduled. Knows nothing of images, ONNX or Python.
 //!
-//! * Workers belong to a device. A free worker serves the page with the least work left that has an item it can run, and of that page the
-//!   item of the latest stage. The oldest page gets an eighth of the time whatever its size, so nothing starves.
+//! * Workers belong to a device. A free worker serves, among the pages that have an item it can run, the one with the least work left or,
+//!   where there is one, the oldest page of about that size, and of that page the item of the latest stage. So a receipt overtakes large
+//!   pages, the mean wait is short, and pages of one kind are answered in the order in which they came. The oldest page gets an eighth of
+//!   the time whatever its size, so nothing starves.
 //! * Detections and unusually wide recognitions reserve their activations from the device's budget before they start; an item that did not
 //!   fit eight times takes the device's one turn, so that small items cannot shut it out.
 //! * An answer never depends on what else is queued: items share a run only where their input shapes are equal.
