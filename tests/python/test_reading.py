@@ -79,6 +79,12 @@ def test_the_fast_precision_reads_again_what_its_first_reader_cannot_know(ocr: T
         assert key(named.read(page)) == key(fast.read(page))
 
 
+def test_the_fast_precision_leaves_a_page_that_it_is_not_sure_of_to_the_other_reader(ocr: ThreadSafeOCR) -> None:
+    page = PAGES / "derived" / "qyxf-book-doc-p008_phone.jpg"
+    with ThreadSafeOCR(precision="fast") as fast:
+        assert key(fast.read(page)) == key(ocr.read(page))
+
+
 def test_the_fast_precision_reads_print_as_well(ocr: ThreadSafeOCR) -> None:
     page = PAGES / "docs_zh" / "qyxf-book-doc-p005.png"
     with ThreadSafeOCR(precision="fast") as fast:
