@@ -22,8 +22,7 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// What recognition and detection of a page of a megapixel cost, before any page has been seen: so much this word weighs among theirs,
-    /// or the blank page of the warm-up would teach that there is nothing to read.
+    /// What recognition and detection of a page of a megapixel cost, before any page has been seen; so much this word weighs among theirs.
     pub(crate) fn usual(&self) -> (f64, f64) {
         let detection = self.detection_ms_per_megapixel;
         (self.recognition_to_detection * detection, detection)
@@ -46,10 +45,26 @@ pub struct Recogniser {
 /// How far a cascade's first recogniser is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Trust {
-    /// What it reads with this score or more is not read again,
+    /// It is sure of what it reads with this score or more.
     pub accept_score: f32,
-    /// unless its readings below that score are this share of the request's, by input width, or more: then nothing is trusted.
+    /// Where it is unsure of lines with this share of a page's characters or more, it is not trusted with the others either.
     pub unsure_share: f64,
+}
+
+impl Trust {
+    pub(crate) fn is_sure(self, score: f32) -> bool {
+        score >= self.accept_score
+    }
+
+    /// Of lines, each with its number of characters and its score.
+    pub(crate) fn is_lost(self, lines: impl Iterator<Item = (usize, f32)>) -> bool {
+        let (mut all, mut unsure) = (0, 0);
+        for (characters, score) in lines {
+            all += characters;
+            unsure += if self.is_sure(score) { 0 } else { characters };
+        }
+        unsure > 0 && unsure as f64 >= self.unsure_share * all as f64
+    }
 }
 
 /// The files of a set, found and readable.
@@ -333,4 +348,19 @@ pub fn dictionary(characters: &[String], classes: usize, rec: &Path) -> Result<V
         rec.display(),
         characters.len()
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_recogniser_that_is_unsure_of_a_good_part_of_the_lines_is_not_trusted_with_the_others() {
+        let trust = Trust { accept_score: 0.96, unsure_share: 0.19 };
+        let is_lost = |lines: &[(usize, f32)]| trust.is_lost(lines.iter().copied());
+        assert!(is_lost(&[(81, 0.99), (19, 0.95)]));
+        assert!(!is_lost(&[(82, 0.96), (18, 0.5)]));
+        assert!(!is_lost(&[(1000, 0.97)]));
+        assert!(!is_lost(&[]));
+    }
 }

@@ -472,7 +472,10 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
     };
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
     let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
-    nets.learn(recognition_cost(nets, &found), nets.detection_cost(area(image)));
+    // A blank page, as the warm-up's, says nothing of those with text.
+    if !found.is_empty() {
+        nets.learn(recognition_cost(nets, &found), nets.detection_cost(area(image)));
+    }
     Ok(found)
 }
 
@@ -603,17 +606,16 @@ fn unlike<'a>(lines: impl Iterator<Item = (&'a Found, bool)>) -> (Vec<(&'a Found
 
 /// Of a cascade, the first reader's word counts where it is sure. It is sure of some lines that it misreads, too, and two things tell which
 /// pages have them: it is unsure of a good part of the page, as of photographs, or the second reader finds a character there that the first
-/// does not know, as in traditional Chinese. The second one then reads all lines of the request (`docs/models.md` has the figures).
+/// does not know, as in traditional Chinese. The second one then reads all lines of the page (`docs/models.md` has the figures). Lines that the
+/// caller gives are judged one by one: what they have to do with each other is not known.
 async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>> {
     let nets = &page.nets;
     let Some(first) = &nets.rec_first else { return read_by(page, &nets.rec, lines).await };
     let mut read = read_by(page, &first.reader, lines).await?;
-    let (mut sure, mut unsure): (Vec<_>, Vec<_>) =
-        (0..lines.len()).partition(|&i| read[i].0.score >= first.trust.accept_score);
-    let width = |of: &[usize]| of.iter().map(|&i| f64::from(lines[i].0.width.pixels)).sum::<f64>();
-    if width(&unsure) >= first.trust.unsure_share * (width(&sure) + width(&unsure)) {
-        unsure.append(&mut sure);
-    }
+    let is_page = page.steps.detect;
+    let is_lost = is_page && first.trust.is_lost(read.iter().map(|(read, _)| (read.characters.len(), read.score)));
+    let (sure, unsure): (Vec<_>, Vec<_>) =
+        (0..lines.len()).partition(|&i| !is_lost && first.trust.is_sure(read[i].0.score));
     for again in [unsure, sure] {
         let chosen: Vec<_> = again.iter().map(|&i| lines[i]).collect();
         let better = read_by(page, &nets.rec, &chosen).await?;
@@ -624,7 +626,7 @@ async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>>
         for (i, better) in again.into_iter().zip(better) {
             read[i] = better;
         }
-        if is_known {
+        if is_known || !is_page {
             break;
         }
     }

@@ -26,9 +26,8 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     """Reads text from images, from any number of threads, tasks and forked processes at once.
 
     models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
-    "cuda" or "cuda:1". precision: "f32"; "fast" costs half and reads nearly as well (docs/models.md). The other keywords are
-    listed in docs/settings.md; None means the default. Models and worker threads are loaded once a process and shared: a further object is
-    cheap.
+    "cuda" or "cuda:1". precision: "f32"; "fast" costs half for print and reads nearly as well (docs/models.md). The other keywords are in
+    docs/settings.md; None means the default. Models and worker threads are loaded once a process and shared: a further object is cheap.
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
 

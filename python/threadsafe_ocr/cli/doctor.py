@@ -128,7 +128,7 @@ def processor() -> Finding:
 
 def precision() -> Finding:
     """What costs less than the default."""
-    return Finding("precision", 'f32 unless another is named; precision="fast" costs half the CPU time and reads nearly as well')
+    return Finding("precision", 'f32 unless another is named; precision="fast" costs half the CPU time for print and reads nearly as well')
 
 
 def cpu_quota(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:
