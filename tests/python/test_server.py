@@ -248,6 +248,24 @@ def test_bodies_of_other_kinds_are_refused(server: Server) -> None:
     problem(httpx.post(url, json={"file": "%%%"}), 400, "InvalidBase64")
 
 
+def test_refusals_say_what_to_send_instead(server: Server) -> None:
+    url, raw = server.url, {"content": LINE, "headers": {"Content-Type": "application/x-www-form-urlencoded"}}
+    assert "-F file=@page.png" in problem(httpx.post(f"{url}/v1/read", **raw), 400, "InvalidForm")
+    assert "base64" in problem(httpx.post(f"{url}/ocr", **raw), 400, "InvalidJson")
+    assert '"image_file"' in problem(httpx.post(f"{url}/rapidocr/ocr", files={"file": LINE}), 400, "MissingFile")
+    assert "empty" in problem(server.read(b""), 415, "UnsupportedMediaType")
+    assert "rec_score_tresh: there is no such field" in problem(server.read(LINE, rec_score_tresh=0.5), 400, "InvalidField")
+
+
+def test_a_server_that_cannot_be_warmed_up_says_why_it_is_not_ready(tmp_path: Path) -> None:
+    with Server(tmp_path, "--max-pixels", "5000", wait=False) as server:
+        end = time.monotonic() + 60
+        while "/readyz stays 503" not in server.errors() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert "max_pixels" in server.errors()
+        assert server.client.get("/readyz").status_code == 503
+
+
 @pytest.mark.parametrize("file", ["http://127.0.0.1/", "https://example.org/a.png", "file:///etc/passwd", "/etc/passwd"])
 def test_no_address_is_fetched_and_no_file_of_the_server_is_read(server: Server, file: str) -> None:
     answer = httpx.post(f"{server.url}/v1/read", json={"file": file})

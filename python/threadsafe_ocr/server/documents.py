@@ -151,7 +151,8 @@ async def _opened(service: Service, content: bytes, reading: Reading, left: Call
             finally:
                 pdf.close()
     else:
-        detail = "this is neither an image that can be read nor a PDF; send a JPEG, PNG, WebP, TIFF, BMP, GIF or PDF"
+        what = "this is neither an image that can be read nor a PDF" if content else "the file is empty"
+        detail = f"{what}; send a JPEG, PNG, WebP, TIFF, BMP, GIF or PDF"
         raise Problem(415, "UnsupportedMediaType", detail)
 
 

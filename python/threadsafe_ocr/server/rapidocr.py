@@ -53,6 +53,8 @@ async def infer(request: Request) -> Response:
         if asked.use_det is False or asked.use_rec is False:
             raise Problem(422, "InvalidField", "use_det, use_rec: without either there is no answer in this form; leave them out")
         options = {} if asked.use_cls is None else {"use_textline_orientation": asked.use_cls}
+        if not asked.image_file and not asked.image_data:
+            raise Problem(400, "MissingFile", 'the form has no file in the field "image_file", and no base64 in "image_data"')
         content = asked.image_file or uploads.from_base64(asked.image_data, name="image_data")
         pages = await read_all(request, uploads.within_size(content, settings), Reading(options), end)
     lines = [line for page in pages for line in page.result.lines]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from threadsafe_ocr import ThreadSafeOCR, _core
+from threadsafe_ocr import EngineClosedError, OcrError, ThreadSafeOCR, _core
 from threadsafe_ocr.problems import Problem
 
 # Pages inside at once, for each core: a page takes about half a second of a core, so the last one waits for a quarter of a minute.
@@ -119,7 +120,13 @@ class Service:
 
     async def warm_up(self) -> None:
         """Reads a blank page; then the server is ready."""
-        await asyncio.to_thread(self.ocr.warmup)
+        try:
+            await asyncio.to_thread(self.ocr.warmup)
+        except EngineClosedError:
+            return  # it ends before it was ready
+        except OcrError as error:
+            logging.getLogger("threadsafe_ocr").error("a blank page cannot be read, so /readyz stays 503: %s", error)
+            return
         self.warm = True
 
     @property

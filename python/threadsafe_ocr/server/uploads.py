@@ -97,7 +97,7 @@ async def form(request: Request, settings: ServerSettings, share: Share, *, fiel
         if kind == "multipart/form-data":
             return await _multipart(InMemory(request.headers, stream, max_files=1, max_fields=fields, max_part_size=part))
     except (MultiPartException, ValueError) as error:
-        raise Problem(400, "InvalidForm", f"not a form: {error}") from None
+        raise Problem(400, "InvalidForm", f"not a form: {error}; send multipart/form-data, with curl: -F file=@page.png") from None
     raise Problem(415, "UnsupportedMediaType", f"Content-Type {kind!r}: send multipart/form-data, or application/json with base64")
 
 
@@ -130,7 +130,7 @@ async def json_object(request: Request, settings: ServerSettings, share: Share) 
     try:
         members = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Problem(400, "InvalidJson", f"the body is not JSON: {error}") from None
+        raise Problem(400, "InvalidJson", f'the body is not JSON: {error}; send {{"file": "base64 of it"}}') from None
     if not isinstance(members, dict):
         raise Problem(400, "InvalidJson", 'the body is JSON, but no object; send {"file": "base64 of it"}')
     return members
@@ -175,4 +175,6 @@ def _too_large(limit: int) -> Problem:
 
 def said(error: ValidationError) -> str:
     """What is wrong with which field, in a line."""
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False, include_input=False))
+    found = error.errors(include_url=False, include_input=False)
+    words = {"extra_forbidden": "there is no such field; docs/settings.md has the options of a page"}
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {words.get(one['type'], one['msg'])}" for one in found)
