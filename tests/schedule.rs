@@ -25,6 +25,19 @@ fn picked(policy: &mut Policy<u64>) -> Option<u64> {
     Some(payload)
 }
 
+/// Of twenty pages with a small item of this cost each, that come one after the other.
+fn younger_ones_that_go_past(policy: &mut Policy<u64>, cost: f64) -> usize {
+    let mut passed = 0;
+    for k in 0..20 {
+        policy.push(PageId(10 + k), [item(0, 3, cost, 10, 100 + k)], 0.0);
+        if let Some(run) = policy.pick(0) {
+            policy.release(run.bytes);
+            passed += 1;
+        }
+    }
+    passed
+}
+
 #[test]
 fn a_much_smaller_page_goes_first() {
     let mut policy = Policy::new(1000);
@@ -63,14 +76,7 @@ fn a_like_page_that_does_not_fit_gets_its_turn() {
     policy.push(PageId(0), [item(0, 1, 1.0, 60, 0)], 0.0);
     let first = policy.pick(0).expect("an empty device takes anything");
     policy.push(PageId(1), [item(0, 2, 20.0, 90, 1)], 0.0);
-    let mut passed = 0;
-    for k in 0..20 {
-        policy.push(PageId(10 + k), [item(0, 3, 10.0, 10, 100 + k)], 0.0);
-        if let Some(run) = policy.pick(0) {
-            policy.release(run.bytes);
-            passed += 1;
-        }
-    }
+    let passed = younger_ones_that_go_past(&mut policy, 10.0);
     assert!(passed <= 8, "{passed} younger items went past");
     policy.release(first.bytes);
     assert_eq!(picked(&mut policy), Some(1));
@@ -109,14 +115,7 @@ fn an_item_that_did_not_fit_eight_times_gets_its_turn_before_smaller_ones() {
     let first = policy.pick(0).expect("an empty device takes anything");
     // The next choice does not fit beside it; small ones of other pages do, until it has the turn.
     policy.push(PageId(1), [item(0, 2, 1.0, 90, 1)], 0.0);
-    let mut passed = 0;
-    for k in 0..20 {
-        policy.push(PageId(10 + k), [item(0, 3, 50.0, 10, 100 + k)], 0.0);
-        if let Some(run) = policy.pick(0) {
-            policy.release(run.bytes);
-            passed += 1;
-        }
-    }
+    let passed = younger_ones_that_go_past(&mut policy, 50.0);
     assert!(passed <= 8, "{passed} small items went past");
     policy.release(first.bytes);
     assert_eq!(picked(&mut policy), Some(1));
@@ -213,6 +212,7 @@ proptest! {
         ratio in 0.5f64..8.0,
         lines in 1u64..40,
         arrive_together in any::<bool>(),
+        youngest_first in any::<bool>(),
     ) {
         const PAGES: u64 = 20;
         const DETECTION: f64 = 100.0;
@@ -222,12 +222,17 @@ proptest! {
         let mut learnt = if arrive_together { (ratio, 1.0) } else { (2.0 * DETECTION, DETECTION) };
         let page = |learnt: (f64, f64)| ([item(0, 1, DETECTION, 0, 0)], DETECTION * 2.0 * learnt.0 / learnt.1);
         let first = if arrive_together { PAGES } else { 1 };
-        // The youngest one is decoded first.
-        for id in (0..first).rev() {
+        for id in 0..first {
             let (items, expected) = page(learnt);
-            workers.policy.push(PageId(id), items, expected);
-            workers.begin();
+            if youngest_first {
+                // It was decoded before the older ones.
+                workers.policy.push(PageId(first - 1 - id), items, expected);
+                workers.begin();
+            } else {
+                workers.policy.push(PageId(id), items, expected);
+            }
         }
+        let most = workers.count + if youngest_first { 4 } else { 2 };
         let mut next = first;
         let mut lines_left = std::collections::HashMap::new();
         let mut done = 0;
@@ -253,7 +258,7 @@ proptest! {
                 workers.policy.push(PageId(next), items, expected);
                 next += 1;
             }
-            prop_assert!(lines_left.len() <= workers.count + 4, "{} pages at once", lines_left.len());
+            prop_assert!(lines_left.len() <= most, "{} pages at once", lines_left.len());
         }
         prop_assert_eq!(done, PAGES);
     }

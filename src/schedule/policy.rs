@@ -80,6 +80,10 @@ impl<T> Page<T> {
         self.served + self.work_left()
     }
 
+    fn is_begun(&self) -> bool {
+        self.served > 0.0
+    }
+
     fn has_work(&self, group: usize) -> bool {
         self.lanes_of(group).next().is_some()
     }
@@ -198,7 +202,7 @@ impl<T> Policy<T> {
     }
 
     /// Who is next: the page that has the turn, then the oldest where its share is due, then the oldest among the page with the least work
-    /// left and its like. The flag says that it was served as the oldest of all. Where the choice does not fit, the least work
+    /// left and its like. The flag says that it was served as the oldest of all. Where the choice does not fit, the page with the least work
     /// left that does is served, and the choice has been passed over.
     fn choose(&mut self, group: usize) -> Option<(PageId, Lane, bool)> {
         if let Some(id) = self.turn
@@ -208,20 +212,17 @@ impl<T> Policy<T> {
         }
         let account = self.accounts.get(&group).copied().unwrap_or_default();
         let oldest_is_due = account.oldest < SHARE_OF_OLDEST * account.total;
-        let with_work = self.pages.iter().filter(|(_, page)| page.has_work(group));
-        let mut order: Vec<(f64, PageId)> = with_work.map(|(&id, page)| (page.work_left(), id)).collect();
-        let &(least, shortest) = order.iter().min_by(|a, b| by_work(a, b))?;
-        let is_begun = |id: PageId| self.pages.get(&id).is_some_and(|page| page.served > 0.0);
+        let with_work = || self.pages.iter().filter(|(_, page)| page.has_work(group));
+        // The oldest of those with the least.
+        let (&shortest, least) = with_work().min_by(|a, b| a.1.work_left().total_cmp(&b.1.work_left()))?;
         // Where the shortest page is begun, no other one is: pages that are begun take memory.
-        let like = |id: PageId| {
-            let is_alike = self.pages.get(&id).is_some_and(|page| page.size() <= LIKE * least);
-            id == shortest || is_alike && (is_begun(id) || !is_begun(shortest))
-        };
-        // By age: the first one is the oldest.
-        let &(_, choice) = order.iter().find(|&&(_, id)| oldest_is_due || like(id))?;
+        let is_like =
+            |page: &Page<T>| page.size() <= LIKE * least.work_left() && (page.is_begun() || !least.is_begun());
+        let (&choice, _) = with_work().find(|&(&id, page)| oldest_is_due || id == shortest || is_like(page))?;
         if let Some(lane) = self.fitting_lane(choice, group) {
             return Some((choice, lane, oldest_is_due));
         }
+        let mut order: Vec<(f64, PageId)> = with_work().map(|(&id, page)| (page.work_left(), id)).collect();
         order.sort_unstable_by(by_work);
         let next = order.into_iter().find_map(|(_, id)| Some((id, self.fitting_lane(id, group)?, false)));
         self.pass_over(choice);

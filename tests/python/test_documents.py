@@ -71,7 +71,6 @@ def drawing(operators: str, width: float = 300, height: float = 200) -> bytes:
     return made.getvalue()
 
 
-# A form that draws itself fifteen times within itself, twelve levels deep: no process ends this.
 def endless() -> bytes:
     """Minutes of one page, and no memory: its shading asks 600,000 operations of every pixel."""
     made = io.BytesIO()
