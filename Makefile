@@ -99,8 +99,10 @@ test-wheel: install wheel
 test-plugin: install
 	$(BIN)/python -m pytest tests/plugin --timeout 1800 -rP
 
-# The services of examples/paddleocr with PaddleOCR and with this package; shares the environment of `make before-after`.
+# The services of examples/paddleocr with PaddleOCR and with this package, and networks in Paddle's format; shares the environment of
+# `make before-after`.
 test-compat: install
+	$(BIN)/pip install --quiet ".[paddle]"
 	$(BIN)/python -m pytest tests/compat --timeout 1800 -rP
 
 # The server's page in a real Chromium, the system's or else Playwright's own; writes docs/page-*.png. For Chinese it needs a font.

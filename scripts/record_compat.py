@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Records what the real PaddleOCR answers to every call of tests/python/paddle_calls.py, into tests/data/golden/paddleocr{210,37}_calls.json.
+"""Records what the real PaddleOCR answers to every call of tests/python/paddle_calls.py, into tests/data/golden/paddleocr{27,210,37}_calls.json.
 
-    python -m venv oracle2 && oracle2/bin/pip install paddlepaddle==2.6.2 "numpy<2" setuptools paddleocr==2.10.0 onnxruntime==1.23.2
+    .cache/before-after/environment/bin/pip install pyyaml pymupdf    (of `make before-after`, with 2.7.3)
+    .cache/before-after/environment/bin/python scripts/record_compat.py
+    python -m venv oracle2
+    oracle2/bin/pip install paddlepaddle==2.6.2 "numpy<2" setuptools paddleocr==2.10.0 onnxruntime==1.23.2 pymupdf
     oracle2/bin/python scripts/record_compat.py
     python -m venv oracle3 && oracle3/bin/pip install paddleocr==3.7.0 paddlex==3.7.2 onnxruntime==1.32.0
     oracle3/bin/python scripts/record_compat.py
 
-Both run on onnxruntime with the files of models/v6-small: other weights than 2.10's own, the same code around them.
+All run on onnxruntime with the files of models/v6-small: other weights than those of 2.x, the same code around them.
 """
 
 import zlib  # noqa: F401 - before paddle, which brings another one
@@ -28,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = REPOSITORY / "models/v6-small"
 sys.path.insert(0, str(REPOSITORY / "tests/python"))
 
-from paddle_calls import answer, calls2, calls3
+from paddle_calls import answer, calls2, calls3, make_files
 
 
 def main():
@@ -56,8 +59,7 @@ def record_2():
             rec_char_dict_path=dictionary.name,
             **{f"{part}_model_dir": str(MODELS / part / "inference.onnx") for part in ("det", "rec", "cls")},
         )
-        os.chdir(tempfile.mkdtemp())
-        return {name: answer(call) for name, call in calls2(ocr, lambda path: cv2.imread(str(path), cv2.IMREAD_UNCHANGED)).items()}
+        return record_calls(calls2, ocr, lambda path: cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
 
 
 def record_3():
@@ -72,8 +74,14 @@ def record_3():
         engine="onnxruntime",
         device="cpu",
     )
-    os.chdir(tempfile.mkdtemp())
-    return {name: answer(call) for name, call in calls3(ocr, lambda path: cv2.imread(str(path))).items()}
+    return record_calls(calls3, ocr, lambda path: cv2.imread(str(path)))
+
+
+def record_calls(calls, ocr, read):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        make_files(Path(folder))
+        return {name: answer(call, Path(folder)) for name, call in calls(ocr, read, Path(folder)).items()}
 
 
 if __name__ == "__main__":

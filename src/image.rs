@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use ::image::codecs::{bmp, gif, jpeg, png, webp};
+use ::image::codecs::{bmp, gif, jpeg, png, pnm, webp};
 use ::image::metadata::Orientation;
 use ::image::{ColorType, ImageDecoder, ImageError, Limits};
 use tiff::decoder::{Decoder as TiffDecoder, DecodingResult, Limits as TiffLimits};
@@ -38,7 +38,7 @@ const MAX_EXIF_BYTES: u64 = 1 << 20;
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
 /// How a message names what can be read.
-const FORMATS_READ: &str = "JPEG, PNG, WebP, TIFF, BMP and GIF are read";
+const FORMATS_READ: &str = "JPEG, PNG, WebP, TIFF, BMP, GIF and PNM are read";
 
 /// Owned BGR8 pixels, rows top to bottom without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +179,7 @@ fn read(encoded: &[u8], max_pixels: u64) -> Result<(Plan, Raw)> {
         Format::Png => decode_png(encoded, &plan),
         Format::Gif => read_pixels(gif::GifDecoder::new(Cursor::new(encoded))?, &plan),
         Format::Bmp => read_pixels(bmp::BmpDecoder::new(Cursor::new(encoded))?, &plan),
+        Format::Pnm => read_pixels(pnm::PnmDecoder::new(Cursor::new(encoded))?, &plan),
         Format::WebP => decode_webp(encoded, &plan),
         Format::Tiff => decode_tiff(encoded, &plan),
     })?;
@@ -322,6 +323,7 @@ enum Format {
     WebP,
     Tiff,
     Bmp,
+    Pnm,
 }
 
 impl fmt::Display for Format {
@@ -333,6 +335,7 @@ impl fmt::Display for Format {
             Self::WebP => "WebP",
             Self::Tiff => "TIFF",
             Self::Bmp => "BMP",
+            Self::Pnm => "PNM",
         })
     }
 }
@@ -347,6 +350,8 @@ impl Format {
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Self::Tiff),
             [b'B', b'M', _, _, _, _, 0, 0, ..] | [b'B', b'M', _, _, _, _, _, _, _, _, _, _, 0, 0, ..] => Ok(Self::Bmp),
+            // PBM, PGM and PPM, as text and as bytes; what pdftoppm writes.
+            [b'P', b'1'..=b'6', b' ' | b'\t' | b'\r' | b'\n' | b'#', ..] => Ok(Self::Pnm),
             _ => Err(Fault::Bad(not_an_image(start))),
         }
     }
@@ -457,6 +462,7 @@ fn inspect<R: BufRead + Seek>(source: &mut R, length: u64, max_pixels: u64) -> R
             Ok(plan_of(&screen, format, 5))
         }
         Format::Bmp => Ok(plan_of(&bmp::BmpDecoder::new(source)?, format, 0)),
+        Format::Pnm => Ok(plan_of(&pnm::PnmDecoder::new(source)?, format, 0)),
         Format::WebP => plan_webp(source, length),
         Format::Tiff => plan_tiff(source),
     })?;
@@ -1346,6 +1352,7 @@ mod tests {
             ("png", encode(page.clone(), ImageFormat::Png), 0.0),
             ("gif", encode(page.clone(), ImageFormat::Gif), 12.0),
             ("bmp", encode(page.clone(), ImageFormat::Bmp), 0.0),
+            ("ppm", [b"P6 60 40 255\n", &page.as_raw()[..]].concat(), 0.0),
             ("webp", encode(page.clone(), ImageFormat::WebP), 0.0),
             ("tiff", encode_tiff(&page, Compression::Uncompressed), 0.0),
             ("tiff lzw", encode_tiff(&page, Compression::Lzw), 0.0),
@@ -1542,6 +1549,7 @@ mod tests {
             encoded[at..at + side.len()].copy_from_slice(side);
             assert!(message(decode(&encoded, 100_000_000)).contains("max_pixels"), "{format:?}");
         }
+        assert!(message(decode(b"P6 60000 60000 255\n", 100_000_000)).contains("max_pixels"));
         let tiff =
             hand_made_tiff(&[(256, &[60_000]), (257, &[60_000]), (258, &[8]), (259, &[1]), (262, &[1])], &[0; 64]);
         assert!(message(decode(&tiff, 100_000_000)).contains("max_pixels"));

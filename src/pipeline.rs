@@ -34,7 +34,7 @@ use crate::schedule::{Model, Place};
 pub enum Input {
     /// Pixels.
     Pixels(Image),
-    /// A JPEG, PNG, WebP, TIFF, BMP or GIF.
+    /// A JPEG, PNG, WebP, TIFF, BMP, GIF or PNM.
     Encoded(Vec<u8>),
     /// A file of one of these.
     Path(PathBuf),

@@ -15,7 +15,9 @@ use arc_swap::ArcSwapOption;
 use crate::config::DeviceConfig;
 use crate::error::{Error, Result};
 use crate::fork;
+use crate::line;
 use crate::models::{ModelSet, Recogniser, dictionary};
+use crate::orientation;
 use crate::pipeline::{FirstReader, Nets, Reader, Stages};
 use crate::runtime::{Device, Net};
 use crate::schedule::Stop;
@@ -322,11 +324,18 @@ fn check_recognition(rec: &Net, model: &Recogniser) -> Result<Vec<String>> {
 
 fn check_orientation(cls: &Net, path: &Path) -> Result<()> {
     let session = cls.session(0, false)?;
-    if matches!(*session.output_shape(), [_, 2 | -1]) {
+    let [input, output] = [session.input_shape(), session.output_shape()];
+    if !matches!(output, [_, 2 | -1]) {
+        let why = format!("its output is {output:?}; is it a 0/180 orientation model?");
+        return Err(Error::ModelLoad(format!("{}: {why}", path.display())));
+    }
+    let given = [-1, 3, line::HEIGHT as i64, orientation::WIDTH as i64];
+    if input.len() == 4 && input.iter().zip(given).all(|(&size, given)| size == given || size == -1 || given == -1) {
         return Ok(());
     }
-    let shape = session.output_shape();
-    Err(Error::ModelLoad(format!("{}: its output is {shape:?}; is it a 0/180 orientation model?", path.display())))
+    let why =
+        format!("its input is {input:?}; the classifier of lines here gets {given:?}, as ch_ppocr_mobile_v2.0_cls");
+    Err(Error::ModelLoad(format!("{}: {why}", path.display())))
 }
 
 /// A first small run: it finds out whether the output has the input's size, and the growth of the arena begins with it.

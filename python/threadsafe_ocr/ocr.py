@@ -125,8 +125,8 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     ) -> OcrResult:
         """Reads one page.
 
-        image: a path, bytes or a file object of a JPEG, PNG, WebP, TIFF, BMP or GIF, a PIL image, or a uint8 array HxW, HxWx1, HxWx3 or
-        HxWx4 (BGR as in cv2; color="rgb" says otherwise). timeout: seconds for everything. wait=False refuses at once with
+        image: a path, bytes or a file object of a JPEG, PNG, WebP, TIFF, BMP, GIF or PNM, a PIL image, or a uint8 array HxW, HxWx1, HxWx3
+        or HxWx4 (BGR as in cv2; color="rgb" says otherwise). timeout: seconds for everything. wait=False refuses at once with
         OverloadedError when no permit is free. Any per-request option may be given; it holds for this call only.
 
         Safe from any thread; the GIL is released from the moment the pixels are borrowed until the answer is there.

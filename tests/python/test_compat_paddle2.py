@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from conftest import LINES, PAGES, Run, upright_page_with_a_tall_line
+from conftest import LINES, PAGES, TEXT, Run, upright_page_with_a_tall_line
 from paddle_calls import BAND, BLANK, CROP
 from threadsafe_ocr import (
     ConfigError,
@@ -142,6 +143,7 @@ def test_the_parts_can_be_called(paddle: PaddleOCR, band: np.ndarray, crop: np.n
     boxes, answers, times = paddle(band)
     assert [[box.tolist(), answer] for box, answer in zip(boxes, answers, strict=True)] == paddle.ocr(band)[0]
     assert (boxes[0].dtype, boxes[0].shape, set(times)) == (np.float32, (4, 2), {"det", "rec", "cls", "all"})
+    assert 0 < times["det"] + times["rec"] <= times["all"]
     boxes[0][0, 0] = 1  # not read-only
     assert paddle(None) == (None, None, dict.fromkeys(("det", "rec", "cls", "all"), 0.0))
     upside_down = crop[::-1, ::-1]
@@ -221,7 +223,7 @@ def test_of_a_long_pdf_a_few_pages_are_rendered_ahead_so_that_memory_is_bounded(
     ahead = max(_core.cores(), 2)
     running, most = 0, 0
 
-    def pages(_path: str) -> Iterator[np.ndarray]:
+    def pages(_path: str, **_limits: object) -> Iterator[np.ndarray]:
         nonlocal running, most
         for _ in range(4 * ahead):
             running += 1
@@ -249,6 +251,21 @@ def test_a_pdf_is_rendered_twice_as_large_and_a_large_page_as_it_is(paddle: Padd
     # 1100 points are 2200 pixels at 144 dpi, more than 2.x's 2000.
     lefts = [page[0][0][0][0] for page in paddle.ocr(str(tmp_path / "pages.pdf"))]
     assert [abs(left - expected) < 10 for left, expected in zip(lefts, (80, 40), strict=True)] == [True, True]
+
+
+def test_max_pixels_is_the_limit_of_a_rendered_page_too(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 300), "white").save(tmp_path / "page.pdf", resolution=144)
+    most = PaddleOCR(max_pixels=100_000, lang="en")
+    for read in (most.ocr, most.predict):
+        with pytest.raises(InvalidImageError, match="too large"):
+            read(str(tmp_path / "page.pdf"))
+
+
+def test_pixels_as_pdftoppm_writes_them_are_read(paddle: PaddleOCR, band: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(band[:, :, ::-1]).save(tmp_path / "page.ppm")
+    page = paddle.ocr(band)
+    assert paddle.ocr(str(tmp_path / "page.ppm")) == page
+    assert paddle.predict(str(tmp_path))[0]["rec_texts"] == paddle.predict(band)[0]["rec_texts"]
 
 
 def test_a_tall_line_on_an_upright_page_is_read(paddle: PaddleOCR) -> None:
@@ -292,6 +309,13 @@ def test_keywords_without_effect_are_accepted_and_told_once(caplog: pytest.LogCa
             PaddleOCR(show_log=False, enable_mkldnn=True, cpu_threads=4, use_gpu=False, nothing_of_this_name=1)
     told = [record for record in caplog.records if "nothing_of_this_name" in record.getMessage()]
     assert len(told) == 1
+
+
+def test_what_a_keyword_asks_for_and_does_not_get_is_told(crop: np.ndarray) -> None:
+    with pytest.warns(UserWarning, match="skipped: rec_image_shape='3, 32, 320'"):
+        PaddleOCR(api="2", rec_image_shape="3, 32, 320", cls_image_shape="3, 48, 192")
+    with pytest.warns(UserWarning, match="reads on the first card alone"):
+        PaddleOCR(device="gpu:0,1")
 
 
 def test_thread_keywords_are_no_knobs_of_the_device(run_python: Run) -> None:
@@ -369,6 +393,33 @@ def test_own_models_are_folders_or_files(band: np.ndarray, tmp_path: Path) -> No
     assert own.model_settings["2"]["en_PP-OCRv4_det"] == str(models / "det")
     with pytest.raises(ModelNotFoundError, match="is missing"):
         PaddleOCR(api="2", det_model_dir=str(tmp_path / "nothing"))
+
+
+def test_an_own_recogniser_without_its_characters_needs_their_file(crop: np.ndarray, tmp_path: Path) -> None:
+    models = Path(__file__).parents[2] / "models" / "v6-small"
+    (tmp_path / "rec").symlink_to(models / "rec" / "inference.onnx")
+    keywords = {"api": "2", "lang": "en", "rec_model_dir": str(tmp_path / "rec")}
+    with pytest.raises(ModelNotFoundError, match="give rec_char_dict_path"):
+        PaddleOCR(**keywords)
+    config = yaml.safe_load((models / "rec" / "inference.yml").read_text(encoding="utf-8"))
+    (tmp_path / "keys.txt").write_text("\n".join(config["PostProcess"]["character_dict"]), encoding="utf-8")
+    own = PaddleOCR(**keywords, rec_char_dict_path=str(tmp_path / "keys.txt"))
+    assert own.ocr(crop, det=False)[0][0][0] == TEXT
+
+
+def test_a_classifier_of_lines_that_gets_other_pixels_is_replaced(tmp_path: Path, crop: np.ndarray) -> None:
+    models = Path(__file__).parents[2] / "models" / "v6-small"
+    (tmp_path / "inference.onnx").symlink_to(models / "cls" / "inference.onnx")
+    (tmp_path / "inference.yml").write_text("Global:\n  model_name: PP-LCNet_x1_0_textline_ori\n", encoding="utf-8")
+    own = {"api": "3", "textline_orientation_model_dir": str(tmp_path), "use_doc_unwarping": False}
+    with pytest.warns(UserWarning, match=r"v2.0_cls reads in place of PP-LCNet_x1_0_textline_ori"):
+        read = PaddleOCR(**own).predict(np.ascontiguousarray(crop[::-1, ::-1]))
+    assert read[0]["rec_texts"] == [TEXT]
+    with pytest.raises(ModelNotFoundError, match="PP-LCNet"):
+        PaddleOCR(**own, strict_models=True)
+    # 2.x's own is used.
+    second = PaddleOCR(api="2", lang="en", cls_model_dir=str(models / "cls"), use_angle_cls=True)
+    assert second.ocr(np.ascontiguousarray(crop[::-1, ::-1]), det=False)[0][0][0] == TEXT
 
 
 def test_an_object_pickles_and_closes(crop: np.ndarray) -> None:

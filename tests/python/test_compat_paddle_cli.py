@@ -18,7 +18,7 @@ SMALL = ["--text_detection_model_name", "PP-OCRv6_small_det", "--text_recognitio
 def test_the_third_generations_prints_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     off = ["--use_doc_orientation_classify", "False", "--use_doc_unwarping", "false", "--use_textline_orientation", "False"]
     assert main(["paddle", "ocr", "-i", str(CROP), "--save_path", str(tmp_path), "--text_rec_score_thresh", "0.5", *off, *SMALL]) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.startswith("{'res': {'input_path'")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["en0005_ocr_res_img.png", "en0005_res.json"]
     saved = json.loads((tmp_path / "en0005_res.json").read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import io
 import json
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from conftest import DATA, LINES, PAGES, TEXT
 from test_reading import bgr
-from threadsafe_ocr import ConfigError, ModelNotFoundError, OcrError
+from threadsafe_ocr import ConfigError, ModelNotFoundError, OcrError, runtime
 from threadsafe_ocr.compat import rapidocr
 from threadsafe_ocr.compat.rapidocr import (
     LangRec,
@@ -163,7 +164,31 @@ def test_paths_bytes_pil_images_and_arrays_are_read(quick: RapidOCR, words: tupl
 
 def test_light_text_on_nothing_is_laid_on_black(quick: RapidOCR, words: tuple[str, ...]) -> None:
     ink = 255 - np.asarray(Image.open(LINES[0]).convert("L"))
-    assert quick(np.dstack([np.full((*ink.shape, 3), 255, np.uint8), ink])).txts == words
+    page = np.dstack([np.full((*ink.shape, 3), 255, np.uint8), ink])
+    content = io.BytesIO()
+    Image.fromarray(page).save(content, "PNG")
+    assert quick(page).txts == quick(content.getvalue()).txts == words
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_files_are_turned_as_their_exif_says_bytes_and_pil_images_are_not_as_in_rapidocr(
+    quick: RapidOCR, tmp_path: Path, kind: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"page.{kind.lower()}"
+    with Image.open(LINES[0]) as line:
+        size = line.size
+        line.convert("RGB").save(path, kind, exif=exif)
+    shapes = [quick(given).img.shape for given in (path, path.read_bytes(), Image.open(path))]
+    assert shapes == [(*size, 3), (*size[::-1], 3), (*size[::-1], 3)]
+
+
+def test_a_card_that_is_not_there_is_told_and_the_cpu_reads(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "may_use_gpu", lambda: False)
+    wished = {"EngineConfig.onnxruntime.use_cuda": True, "EngineConfig.onnxruntime.use_dml": True}
+    with pytest.warns(UserWarning, match=r"use_dml runs on the CPU; use_cuda runs on the CPU: onnxruntime-gpu"):
+        assert RapidOCR(params={**SMALL, **wished})(bgr(LINES[0])).txts == words
 
 
 @pytest.mark.parametrize("image", ["missing.png", b"hello", np.zeros((4, 4), np.float32), np.zeros((2, 3, 4, 5), np.uint8), 7])

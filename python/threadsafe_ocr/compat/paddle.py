@@ -30,6 +30,13 @@ __all__ = ["OCRResult", "PaddleOCR", "__version__", "draw_ocr"]
 __version__ = "3.7.0"
 
 _APIS = (None, "2", "2.7", "3")
+# Fixed shapes of the models' inputs, and those that every model here has.
+SHAPES = {
+    "text_det_input_shape": None,
+    "text_rec_input_shape": None,
+    "rec_image_shape": "3, 48, 320",
+    "cls_image_shape": "3, 48, 192",
+}
 # Keywords of ThreadSafeOCR that limit its requests.
 _LIMITS = ("timeout", "max_pixels", "max_queue_size", "max_queue_bytes", "on_fork")
 
@@ -78,7 +85,7 @@ class PaddleOCR:
         self._page_num = int(rest.pop("page_num", 0))
         self._steps = {name: rest.pop(name, None) for name in ("use_doc_orientation_classify", "use_doc_unwarping", "return_word_box")}
         self._turns = _turns(self._steps["use_doc_orientation_classify"], self._steps["use_doc_unwarping"], otherwise=True)
-        self._lacking = [f"{name}={rest.pop(name)!r}" for name in ("text_det_input_shape", "text_rec_input_shape") if rest.get(name)]
+        self._lacking = [f"{name}={shape!r}" for name in SHAPES if (shape := rest.pop(name, None)) and shape != SHAPES[name]]
         if rest.pop("det_box_type", "quad") != "quad":
             self._lacking.append('det_box_type="poly"')
         paddle_options.tell_without_effect(set(rest))
@@ -178,14 +185,20 @@ class PaddleOCR:
         """As `predict`, one after the other; four pages a core are read ahead."""
         rest = dict(options)
         engine = self._engine("3")
-        asked = {**PADDLE3, "det_max_candidates": self._made["3"][1].max_candidates, **self._options, **paddle_options.take(rest)}
+        given = paddle_options.take(rest)
+        # As in 3.7, whose detector takes a call's 0 for nothing said, and whose results tell it all the same.
+        unheard = {name: value for name, value in given.items() if name.startswith("det_") and not value}
+        heard = {name: value for name, value in given.items() if name not in unheard}
+        asked = {**PADDLE3, "det_max_candidates": self._made["3"][1].max_candidates, **self._options, **heard}
         if rest:
             raise TypeError(f"PaddleOCR.predict() got an unexpected keyword argument {min(rest)!r}")
         if use_doc_unwarping:
             warnings.warn("PaddleOCR.predict(): use_doc_unwarping skipped: the model is not here", UserWarning, stacklevel=2)
         turns = _turns(use_doc_orientation_classify, use_doc_unwarping, otherwise=self._turns)
         words = bool(self._steps["return_word_box"] if return_word_box is None else return_word_box)
-        return Paddle3(engine, asked, turns=turns, words=words, timeout=timeout, wait=wait).predict(input, allow_urls=self._allow_urls)
+        most = self._limits.get("max_pixels")
+        call = Paddle3(engine, asked, unheard=unheard, turns=turns, words=words, max_pixels=most, timeout=timeout, wait=wait)
+        return call.predict(input, allow_urls=self._allow_urls)
 
     def export_paddlex_config_to_yaml(self, yaml_path: str | os.PathLike[str]) -> None:
         """Writes 3.x's settings as PaddleX's pipeline configuration."""
@@ -268,6 +281,7 @@ class PaddleOCR:
             engine,
             {**PADDLE2, **self._options},
             page_num=self._page_num,
+            max_pixels=self._limits.get("max_pixels"),
             flat=self._api != "2.7",
             none_for_empty=self._none_for_empty,
             allow_urls=self._allow_urls,
@@ -294,5 +308,8 @@ def _device(keywords: dict[str, Any]) -> str:
     kind, _, number = str(device).partition(":")
     if kind not in ("cpu", "gpu", "cuda", "auto"):
         raise ConfigError(f'device={device!r}; it can be "cpu", "gpu" or "gpu:1"')
-    # Several cards are one engine's on the first of them.
-    return kind if kind in ("cpu", "auto") else f"cuda:{number.split(',')[0] or 0}"
+    first, *others = number.split(",")
+    if others:
+        # 3.x has a copy of its models on each.
+        warnings.warn(f"device={device!r}: reads on the first card alone; make a PaddleOCR for each", UserWarning, stacklevel=3)
+    return kind if kind in ("cpu", "auto") else f"cuda:{first or 0}"

@@ -20,14 +20,24 @@ _INT16_MOST = 32767
 
 
 class Paddle3:
-    """One call of `predict`. options: the engine's; lines below their rec_score_thresh are detected and not answered. turns: pages are told
-    as upright ones."""
+    """One call of `predict`. options: the engine's; lines below their rec_score_thresh are detected and not answered. unheard: what
+    the results tell of detection instead. turns: pages are told as upright ones."""
 
     def __init__(
-        self, engine: ThreadSafeOCR, options: dict[str, Any], *, turns: bool, words: bool, timeout: float | None, wait: bool
+        self,
+        engine: ThreadSafeOCR,
+        options: dict[str, Any],
+        *,
+        unheard: dict[str, Any],
+        turns: bool,
+        words: bool,
+        max_pixels: int | None,
+        timeout: float | None,
+        wait: bool,
     ) -> None:
         self._engine = engine
-        self._options = options
+        self._options, self._told = options, {**options, **unheard}
+        self._max_pixels = max_pixels
         self._turns, self._words = turns, words
         self._timeout, self._wait = timeout, wait
 
@@ -51,7 +61,7 @@ class Paddle3:
         # Which way a page runs its lines vote on.
         looks = self._options["use_textline_orientation"] or self._turns
         try:
-            for page in paddle_images.pages(inputs, allow_urls=allow_urls):
+            for page in paddle_images.pages(inputs, allow_urls=allow_urls, max_pixels=self._max_pixels, timeout=self._timeout):
                 # One for each page: the engine takes the options out of it.
                 options = {**self._options, "rec_score_thresh": 0.0, "use_textline_orientation": looks, "use_doc_orientation": self._turns}
                 yield page, self._engine._start([page.source], timeout=self._timeout, wait=self._wait, options=options)
@@ -79,12 +89,12 @@ class Paddle3:
             "dt_polys": polys,
             "model_settings": {"use_doc_preprocessor": self._turns, "use_textline_orientation": looks},
             "text_det_params": {
-                "limit_side_len": self._options["det_limit_side_len"],
-                "limit_type": self._options["det_limit_type"],
-                "thresh": self._options["det_thresh"],
-                "max_side_limit": self._options["det_max_side"],
-                "box_thresh": self._options["det_box_thresh"],
-                "unclip_ratio": self._options["det_unclip_ratio"],
+                "limit_side_len": self._told["det_limit_side_len"],
+                "limit_type": self._told["det_limit_type"],
+                "thresh": self._told["det_thresh"],
+                "max_side_limit": self._told["det_max_side"],
+                "box_thresh": self._told["det_box_thresh"],
+                "unclip_ratio": self._told["det_unclip_ratio"],
             },
             "text_type": "general",
             "text_rec_score_thresh": least,

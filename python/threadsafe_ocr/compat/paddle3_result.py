@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import random
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,8 +49,9 @@ class _Result(dict[str, Any]):
         return {"res": {key: np.array(value) if key in _AS_ARRAYS else value for key, value in self._shown().items()}}
 
     def print(self, json_format: bool = False, indent: int = 4, ensure_ascii: bool = False) -> None:
-        """Prints it to standard output; arrays shortened unless json_format."""
-        print(json.dumps(self.json, indent=indent, ensure_ascii=ensure_ascii) if json_format else _short(self.str))
+        """Prints it to standard error, where 3.x's log goes; arrays shortened unless json_format."""
+        text = json.dumps(self.json, indent=indent, ensure_ascii=ensure_ascii) if json_format else _short(self.str)
+        print(text, file=sys.stderr)
 
     @property
     def img(self) -> dict[_Text, Image.Image]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import urllib.request
@@ -16,9 +17,11 @@ import numpy.typing as npt
 from threadsafe_ocr import _core, documents
 from threadsafe_ocr.exceptions import ConfigError, InvalidImageError
 from threadsafe_ocr.inputs import Source, source
-from threadsafe_ocr.rendering import PdfDocument
+from threadsafe_ocr.rendering import MOST_PIXELS, PdfDocument
 
 Pixels = npt.NDArray[np.uint8]
+# The pages of a PDF or TIFF, given as a path or bytes.
+Document = Callable[[str | bytes], Iterator[Any]]
 
 # The engine refuses larger pages by their header, before they are decoded here.
 _MOST_PIXELS = 1 << 40
@@ -28,8 +31,8 @@ _URL_BYTES = 256 << 20
 # Pixels: 2.x renders a PDF's page twice as large as it is, once where a side would be longer.
 _MOST_SIDE = 2000
 TIFF = {"tif", "tiff"}
-# 3.x looks at the names of files; GIF is ours.
-SUFFIXES = {"bmp", "dib", "jpeg", "jpg", "png", "webp", "gif", "pbm", "pgm", "ppm", "pnm", "sr", "ras", *TIFF}
+# 3.x looks at the names of files. GIF is ours; Sun's rasters (sr, ras), which 3.x has, are not read.
+SUFFIXES = {"bmp", "dib", "jpeg", "jpg", "png", "webp", "gif", "pbm", "pgm", "ppm", "pnm", *TIFF}
 
 
 def is_url(value: Any) -> bool:
@@ -41,7 +44,12 @@ def is_pdf(value: Any) -> bool:
     """Whether it is the path of a PDF, or the bytes of one."""
     if isinstance(value, bytes):
         return documents.is_pdf(value)
-    return isinstance(value, (str, os.PathLike)) and os.fspath(value)[-4:] in (".pdf", ".PDF")
+    return isinstance(value, (str, os.PathLike)) and os.fspath(value)[-4:].lower() == ".pdf"
+
+
+def is_gif(value: Any) -> bool:
+    """Whether it is the path of a GIF."""
+    return isinstance(value, (str, os.PathLike)) and os.fspath(value)[-4:].lower() == ".gif"
 
 
 def download(url: str, *, allowed: bool) -> bytes:
@@ -58,8 +66,9 @@ def download(url: str, *, allowed: bool) -> bytes:
     return content
 
 
-def pdf_pages(value: Any) -> Iterator[Any]:
+def pdf_pages(value: Any, *, max_pixels: int | None) -> Iterator[Any]:
     """The pages of a PDF as 2.x renders them: at 144 dpi, at 72 where a side would have more than 2000 pixels."""
+    most = max_pixels or MOST_PIXELS
     value = documents.content(value)
     if not documents.is_pdf(value):
         # By its name only.
@@ -68,13 +77,13 @@ def pdf_pages(value: Any) -> Iterator[Any]:
     pdf = PdfDocument(value)
     try:
         for index in range(len(pdf)):
-            page = pdf.render(index, 144.0)
-            yield page if max(page.shape) <= _MOST_SIDE else pdf.render(index, 72.0)
+            page = pdf.render(index, 144.0, max_pixels=most)
+            yield page if max(page.shape) <= _MOST_SIDE else pdf.render(index, 72.0, max_pixels=most)
     finally:
         pdf.close()
 
 
-def document_pages(value: str | bytes) -> Iterator[Any]:
+def document_pages(value: str | bytes, *, max_pixels: int | None, timeout: float | None) -> Iterator[Any]:
     """What can be read of a PDF, page by page, PADDLE_PDX_PDF_RENDER_SCALE (2) times as large as it is, as 3.x has it, and of a TIFF, frame
     by frame."""
     scale = os.environ.get("PADDLE_PDX_PDF_RENDER_SCALE", "2")
@@ -82,9 +91,9 @@ def document_pages(value: str | bytes) -> Iterator[Any]:
         dpi = 72 * float(scale)
     except ValueError:
         raise ConfigError(f"PADDLE_PDX_PDF_RENDER_SCALE={scale!r} is no number") from None
-    with documents.pages_of(value, None, dpi=dpi, password=None, max_pixels=None, timeout=None) as found:
+    with documents.pages_of(value, None, dpi=dpi, password=None, max_pixels=max_pixels, timeout=timeout) as found:
         for _, load in found:
-            yield load(None)
+            yield load(documents.deadline(timeout))
 
 
 def decoded(value: str | bytes, *, color: bool, max_pixels: int = _MOST_PIXELS) -> Pixels:
@@ -151,18 +160,20 @@ def _page(value: Any, path: str | None = None, index: int | None = None) -> Page
     return Page(as_given(value, keep, color=True), path, index, pixels)
 
 
-def pages(inputs: Any, *, allow_urls: bool) -> Iterator[Page]:
+def pages(inputs: Any, *, allow_urls: bool, max_pixels: int | None, timeout: float | None) -> Iterator[Page]:
     """What 3.x's `predict` reads: an array, a path, a folder with all below it, or a list of these; bytes, PIL images and Path too.
 
-    What cannot be read by its kind is left out with a UserWarning, as 3.x leaves it out with a line in its log.
+    What cannot be read by its kind is left out with a UserWarning, as 3.x leaves it out with a line in its log. max_pixels, timeout: of the
+    pages that are rendered.
     """
+    document = functools.partial(document_pages, max_pixels=max_pixels, timeout=timeout)
     for value in inputs if isinstance(inputs, list) else [inputs]:
         if is_url(value):
-            yield from _of_content(download(value, allowed=allow_urls), value)
+            yield from _of_content(download(value, allowed=allow_urls), value, document)
         elif isinstance(value, bytes):
-            yield from _of_content(value, None)
+            yield from _of_content(value, None, document)
         elif isinstance(value, (str, os.PathLike)):
-            yield from _of_path(os.fspath(value))
+            yield from _of_path(os.fspath(value), document)
         elif value is None or isinstance(value, (int, float, tuple, dict, set)):
             warnings.warn(f"a {type(value).__name__} cannot be read and is left out; give an array or a path", UserWarning, stacklevel=2)
         else:
@@ -175,22 +186,22 @@ def inside(folder: str) -> list[str]:
     return [file for file in files if file.rsplit(".", 1)[-1].lower() in {*SUFFIXES, "pdf"}]
 
 
-def _of_content(content: bytes, path: str | None) -> Iterator[Page]:
+def _of_content(content: bytes, path: str | None, document: Document) -> Iterator[Page]:
     if documents.is_pdf(content) or documents.frame_count(content):
-        yield from _of_document(content, path)
+        yield from _numbered(document(content), path)
     else:
         yield _page(content, path)
 
 
-def _of_document(value: str | bytes, path: str | None) -> Iterator[Page]:
-    for index, page in enumerate(document_pages(value)):
+def _numbered(found: Iterator[Any], path: str | None) -> Iterator[Page]:
+    for index, page in enumerate(found):
         yield _page(page, path, index)
 
 
-def _of_path(path: str) -> Iterator[Page]:
+def _of_path(path: str, document: Document) -> Iterator[Page]:
     suffix = path.rsplit(".", 1)[-1].lower()
     if is_pdf(path) or suffix in TIFF:
-        yield from _of_document(path, path)
+        yield from _numbered(document(path), path)
     elif suffix in SUFFIXES:
         yield _page(path, path)
     elif os.path.isdir(path):
@@ -198,7 +209,7 @@ def _of_path(path: str) -> Iterator[Page]:
         if not files:
             raise InvalidImageError(f"there is no image in {path}")
         for file in files:
-            yield from _of_path(file)
+            yield from _of_path(file, document)
     else:
         warnings.warn(
             f"{path} is left out: it is no folder and its name does not end as an image's ({', '.join(sorted(SUFFIXES))})",

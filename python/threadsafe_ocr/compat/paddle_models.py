@@ -42,6 +42,8 @@ _OTHERS = (
 )
 # What the characters of PP-OCRv5 and PP-OCRv6 are those of.
 _READ_BY_V6 = {"ch", "ch_doc", "en", "japan", "chinese_cht", "latin"}
+# Abbreviations of languages in Latin letters that PP-OCRv6 reads; Pali's accents it lacks.
+LATIN = frozenset({"en", "latin", *_SCRIPTS["latin"].split()} - {"pi"})
 
 _SETS = {
     "PP-OCRv6_small": "v6-small",
@@ -109,6 +111,8 @@ def choose(generation: str, named: dict[str, Any]) -> Models:
         if not _is_of(parts[part], wanted):
             replaced[wanted] = parts[part]
     cls_wanted = named.get("cls_name") or (_CLS if generation == "2" else "PP-LCNet_x1_0_textline_ori")
+    if (folder := named.get("cls_dir")) and _is_of_3x(Path(folder)):
+        named = {name: value for name, value in named.items() if name != "cls_dir"}
     used[cls_wanted] = str(named.get("cls_dir") or _CLS)
     if not named.get("cls_dir") and cls_wanted != _CLS:
         replaced[cls_wanted] = _CLS
@@ -194,6 +198,12 @@ def _spec(generation: str, parts: dict[str, str], named: dict[str, Any]) -> Any:
     return files
 
 
+def _is_of_3x(folder: Path) -> bool:
+    """Whether it has 3.x's classifier of lines, which gets other pixels than 2.x's: 160 x 80 of them."""
+    config = folder / "inference.yml"
+    return config.is_file() and "PP-LCNet" in config.read_text(encoding="utf-8", errors="replace")
+
+
 def _folder(given: Any) -> str:
     """A model that the caller gave: a folder with inference.onnx, or an ONNX file."""
     path = Path(given)
@@ -205,9 +215,14 @@ def _folder(given: Any) -> str:
 def _own_dictionary(generation: str, rec: str, named: dict[str, Any]) -> str | None:
     """2.x brings the characters of its Chinese model, and takes them where a model comes without; 3.x's models have an inference.yml."""
     beside = Path(rec) if Path(rec).is_dir() else Path(rec).parent
-    if generation != "2" or named.get("lang") not in (None, "ch") or (beside / "inference.yml").is_file():
+    if (beside / "inference.yml").is_file():
         return None
-    return _file("v4-mobile", "dict")
+    if generation == "2" and named.get("lang") in (None, "ch") and (found := _file("v4-mobile", "dict")):
+        return found
+    raise ModelNotFoundError(
+        f"{beside} has no inference.yml with the characters that the model reads; give rec_char_dict_path, the file that has one a line "
+        "(PaddleOCR 2.x has them in ppocr/utils: en_dict.txt, ppocr_keys_v1.txt for ch, dict/*_dict.txt)"
+    )
 
 
 def _file(model_set: str, part: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from threadsafe_ocr import _core, model_sets, waiting
+from threadsafe_ocr import _core, model_sets, runtime, waiting
 from threadsafe_ocr.compat import paddle_images
 from threadsafe_ocr.compat.mineru import boxes
 from threadsafe_ocr.compat.mineru.profiles import MINERU4, Profile
@@ -32,7 +33,8 @@ class MinerUOCR:
     """One of MinerU's OCR objects: `ocr`, `text_detector`, `text_recognizer`, with its thresholds. Models and workers are shared.
 
     profile: whose steps. models: what `ThreadSafeOCR` takes; None: the sets of the profile, or "v6-small" where they are not here, which a
-    UserWarning says once. Other keywords of MinerU's are accepted and mean nothing here (show_log, small_backend, det_model_path, ...).
+    UserWarning says once. device: MinerU's, "cuda:1" is a card; MINERU_DEVICE_MODE goes before it, and its "cpu" is heard. Other
+    keywords of MinerU's are accepted and mean nothing here (show_log, small_backend, det_model_path, ...).
 
     Every method may be called from any thread at once; the GIL is released while it reads.
     """
@@ -51,6 +53,7 @@ class MinerUOCR:
         drop_score: float = 0.5,
         rec_batch_num: int | None = None,
         lang: str | None = "ch",
+        device: str | None = None,
         profile: Profile = MINERU4,
         models: Any = None,
         **_ignored: Any,
@@ -58,6 +61,7 @@ class MinerUOCR:
         self.lang, self.drop_score, self.enable_merge_det_boxes, self.profile = lang or "ch", drop_score, enable_merge_det_boxes, profile
         self.engine = ThreadSafeOCR(
             models if models is not None else installed(profile),
+            device=_device(device),
             numerics=profile.numerics,
             det_limit_side_len=LIMIT,
             det_limit_type="max",
@@ -224,6 +228,15 @@ class TextRecognizer:
             progress.update(len(img_list))
         read = [(line.text, line.score if line.text else self._empty_score) for line in lines]  # type: ignore[union-attr]
         return read, time.perf_counter() - begun
+
+
+def _device(given: str | None) -> str:
+    """ThreadSafeOCR's. That MinerU 4.x gives "cpu" to all that runs on ONNX Runtime is no wish of its user's; MINERU_DEVICE_MODE=cpu is."""
+    wish = os.environ.get("MINERU_DEVICE_MODE")
+    kind, _, number = (wish or given or "").partition(":")
+    if kind == "cpu" and wish:
+        return "cpu"
+    return f"cuda:{number or 0}" if kind in ("cuda", "gpu") and runtime.may_use_gpu() else "auto"
 
 
 def installed(profile: Profile) -> str | dict[str, str]:

@@ -14,11 +14,10 @@ from typing import Any
 from threadsafe_ocr.compat.mineru import concurrent
 from threadsafe_ocr.compat.mineru.ocr import MinerUOCR
 from threadsafe_ocr.compat.mineru.profiles import profile
+from threadsafe_ocr.compat.paddle_models import LATIN
 
 # Languages that the model sets here read as MinerU's do; for others, and for seals, MinerU keeps its own.
 READ = (None, "", "ch", "ch_lite", "ch_server", "japan", "chinese_cht")
-# For these MinerU before 3.4 has networks of their own. From 3.4 on PP-OCRv6 reads them; older sets lack accented letters.
-LATIN = ("en", "latin")
 # What holds OCR objects that were made before.
 MARK = "_patched_by_threadsafe_ocr"
 CACHES = ("AtomModelSingleton", "ModelSingleton", "HybridModelSingleton", "HybridLocalModelContextSingleton")
@@ -51,6 +50,7 @@ def _replace_class(module: ModuleType, name: str, package: str) -> None:
     @functools.wraps(original, updated=())
     def make(*arguments: Any, **keywords: Any) -> Any:
         lang = keywords.get("lang")
+        # For these MinerU before 3.4 has networks of their own. From 3.4 on PP-OCRv6 reads them; older sets lack accented letters.
         if lang in LATIN:
             return MinerUOCR(profile=replace(steps, rec="v6-small"), **keywords)
         if lang in READ:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
 import numpy as np
 
+from threadsafe_ocr.compat import paddle_images
 from threadsafe_ocr.compat.rapidocr import settings, words
 from threadsafe_ocr.compat.rapidocr.output import (
     DIGITS,
@@ -21,7 +23,11 @@ from threadsafe_ocr.compat.rapidocr.output import (
 )
 from threadsafe_ocr.exceptions import ImageFileError, InvalidImageError
 from threadsafe_ocr.ocr import ThreadSafeOCR
+from threadsafe_ocr.rendering import MOST_PIXELS
 from threadsafe_ocr.result import TextLine
+
+# EXIF's tag.
+ORIENTATION = 274
 
 
 class LoadImageError(InvalidImageError):
@@ -140,7 +146,16 @@ def _boxes(lines: list[TextLine]) -> Any:
 
 
 def _prepared(image: Any) -> Any:
-    """What RapidOCR makes of an array with alpha: gray on white, colours on whichever of black and white is further from them."""
+    """What RapidOCR makes of an array with alpha: gray on white, colours on whichever of black and white is further from them.
+
+    Files are turned as their EXIF says, bytes and PIL images are not.
+    """
+    if isinstance(image, bytes):
+        image = paddle_images.decoded(image, color=False, max_pixels=MOST_PIXELS)
+        if image.ndim == 3 and image.shape[2] == 4:
+            image = image[:, :, [2, 1, 0, 3]]
+    if (pil := sys.modules.get("PIL.Image")) and isinstance(image, pil.Image) and image.getexif().get(ORIENTATION, 1) != 1:
+        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] not in (2, 4) or image.dtype != np.uint8:
         return image
     alpha = image[:, :, -1:]

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from threadsafe_ocr import model_sets
+from threadsafe_ocr import model_sets, runtime
 from threadsafe_ocr.exceptions import ConfigError, ModelNotFoundError
 
 Config = dict[str, Any]
@@ -204,11 +204,23 @@ def native(config: Config) -> Native:
     for section in ("Det", "Cls", "Rec"):
         if config[section]["engine_type"] != "onnxruntime":
             replaced.append(f"{section}.engine_type={config[section]['engine_type']} runs on onnxruntime")
+    device = _device(config["EngineConfig"].get(config["Rec"]["engine_type"]) or {}, replaced)
     if replaced:
         warnings.warn(f"RapidOCR on threadsafe-ocr: {'; '.join(replaced)}", UserWarning, stacklevel=4)
-    runtime = config["EngineConfig"].get(config["Rec"]["engine_type"]) or {}
-    card = (runtime.get("cuda_ep_cfg") or {}).get("device_id", 0)
-    return Native(models, f"cuda:{card}" if runtime.get("use_cuda") else "cpu", options)
+    return Native(models, device, options)
+
+
+def _device(engine: Config, replaced: list[str]) -> str:
+    """The card where there is one that onnxruntime can use, as RapidOCR has it."""
+    replaced += [f"{name} runs on the CPU" for name in ("use_dml", "use_cann", "use_coreml") if engine.get(name)]
+    if not engine.get("use_cuda"):
+        return "cpu"
+    if not runtime.may_use_gpu():
+        replaced.append("use_cuda runs on the CPU: onnxruntime-gpu is not installed, or found no card")
+        return "cpu"
+    # "auto" is the first card, or the CPU where that does not work.
+    card = (engine.get("cuda_ep_cfg") or {}).get("device_id", 0)
+    return f"cuda:{card}" if card else "auto"
 
 
 def _models(config: Config, replaced: list[str]) -> str | dict[str, str]:
