@@ -481,6 +481,7 @@ def test_models_in_paddles_own_format_are_converted_once(monkeypatch: pytest.Mon
             Path(target).write_bytes((models / "det" / "inference.onnx").read_bytes())
 
     folder = paddle_folder(tmp_path / "det")
+    monkeypatch.setitem(sys.modules, "paddle2onnx", None)
     with pytest.raises(ModelNotFoundError, match=r"threadsafe-ocr\[paddle\]"):
         PaddleOCR(api="2", lang="en", det_model_dir=str(folder))
     monkeypatch.setitem(sys.modules, "paddle2onnx", Converter)
