@@ -1,7 +1,9 @@
-"""A PDF through `read_pages`, and through the route that RapidOCR's users take: pypdfium2 renders a page, then RapidOCR reads it.
+"""A PDF through `read_pages`, and through the peers' routes: RapidOCR's users render a page with pypdfium2 and have it read, PaddleOCR 3.7
+reads PDFs itself.
 
     python -m venv both && both/bin/pip install rapidocr==3.10.0 onnxruntime==1.32.0 opencv-python-headless==4.11.0.86 ".[pdf]"
-    both/bin/python benches/documents.py [--rounds 3]
+    python -m venv paddle && paddle/bin/pip install paddleocr==3.7.0 paddlex==3.7.2 onnxruntime==1.32.0
+    both/bin/python benches/documents.py [--rounds 3] --paddle paddle/bin/python
 
 The PDF has the sixteen pages of tests/data/pages, A4, rendered at 200 dpi by both. Every run is a process of its own that has read a page
 before the clock starts; engines in turns, medians. docs/documents.md has the figures. Needs a machine without other work.
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -48,7 +51,35 @@ def ours(path: str) -> Iterator[int]:
     return (len(page.lines) for page in ThreadSafeOCR().read_pages(path, dpi=DPI))
 
 
-ENGINES = {"rapid": rapid, "ours_rapid": ours_rapid, "ours": ours}
+NO_STEPS = dict.fromkeys(("use_doc_orientation_classify", "use_doc_unwarping", "use_textline_orientation"), False)
+
+
+def paddle(path: str) -> Iterator[int]:
+    os.environ |= {"PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True", "PADDLE_PDX_PDF_RENDER_SCALE": str(DPI / 72)}
+    from paddleocr import PaddleOCR
+
+    logging.disable(logging.WARNING)
+    models = {
+        name: value
+        for kind, part in (("detection", "det"), ("recognition", "rec"))
+        for name, value in (
+            (f"text_{kind}_model_name", f"PP-OCRv6_small_{part}"),
+            (f"text_{kind}_model_dir", str(Path(__file__).parents[1] / "models" / "v6-small" / part)),
+        )
+    }
+    read = PaddleOCR(engine="onnxruntime", device="cpu", **NO_STEPS, **models)
+    return (len(page["rec_texts"]) for page in read.predict_iter(path))
+
+
+def ours_paddle(path: str) -> Iterator[int]:
+    os.environ["PADDLE_PDX_PDF_RENDER_SCALE"] = str(DPI / 72)
+    from threadsafe_ocr.compat.paddle import PaddleOCR
+
+    models = {f"text_{kind}_model_name": f"PP-OCRv6_small_{part}" for kind, part in (("detection", "det"), ("recognition", "rec"))}
+    return (len(page["rec_texts"]) for page in PaddleOCR(api="3", **NO_STEPS, **models).predict_iter(path))
+
+
+ENGINES = {"rapid": rapid, "ours_rapid": ours_rapid, "paddle": paddle, "ours_paddle": ours_paddle, "ours": ours}
 
 
 def document() -> bytes:
@@ -76,22 +107,24 @@ def run(engine: str, path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=2, metavar=("ENGINE", "PDF"), help=argparse.SUPPRESS)
+    parser.add_argument("--paddle", required=True, metavar="PYTHON", help="of an environment with PaddleOCR 3.7")
+    if sys.argv[1:2] == ["--one"]:
+        return run(*sys.argv[2:])
     arguments = parser.parse_args()
-    if arguments.one:
-        return run(*arguments.one)
     rates: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pages.pdf"
         path.write_bytes(document())
         for _, engine in itertools.product(range(arguments.rounds), ENGINES):
-            said = subprocess.check_output([sys.executable, __file__, "--one", engine, str(path)], text=True)
+            python = arguments.paddle if engine == "paddle" else sys.executable
+            said = subprocess.check_output([python, __file__, "--one", engine, str(path)], text=True)
             rate, lines = said.split()
             rates[engine].append(float(rate))
             print(f"{engine}: {float(rate):.2f} pages/s, {lines} lines", flush=True)
-    base = statistics.median(rates["rapid"])
-    for engine, taken in rates.items():
-        print(f"{engine}: median {statistics.median(taken):.2f} pages/s, {statistics.median(taken) / base:.2f} of RapidOCR's")
+    medians = {engine: statistics.median(taken) for engine, taken in rates.items()}
+    for engine, rate in medians.items():
+        ratios = ", ".join(f"{rate / medians[peer]:.2f} of {peer}'s" for peer in ("rapid", "paddle"))
+        print(f"{engine}: median {rate:.2f} pages/s, {ratios}")
     return None
 
 

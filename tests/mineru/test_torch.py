@@ -178,6 +178,12 @@ def test_the_hosts_own_factory_gives_ours_once_it_is_patched(factory: Any, name:
     assert answer == MinerUOCR(profile=PROFILE, **settings_for("text")).ocr(page)
 
 
+@pytest.mark.parametrize("lang", ["en", "latin", "fr", "german"])
+def test_abbreviations_of_languages_in_latin_letters_get_ours_too(factory: Any, lang: str) -> None:
+    made = factory.AtomModelSingleton().get_atom_model(atom_model_name="ocr", **settings_for("text") | {"lang": lang})
+    assert isinstance(made, MinerUOCR)
+
+
 def test_a_table_has_the_hosts_cells_when_ours_reads_it(factory: Any, host: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = table_of(factory, tmp_path, monkeypatch)
     assert isinstance(table.ocr_engine, MinerUOCR)
