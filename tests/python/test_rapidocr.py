@@ -206,8 +206,9 @@ def test_the_answer_has_rapidocrs_fields_and_can_be_drawn(quick: RapidOCR, tmp_p
     assert drawn.shape == (result.img.shape[0], 2 * result.img.shape[1], 3)
     assert np.array_equal(bgr(tmp_path / "new" / "drawn.png"), drawn)
     assert quick(str(PAGE), use_rec=False).vis().shape == drawn.shape
-    for answer in (quick(LINES[0], use_det=False), quick(LINES[0], use_det=False, use_rec=False)):
-        assert answer.vis().ndim == 3
+    for line in (LINES[0], LINES[0].read_bytes()):
+        for steps in ({"use_det": False}, {"use_det": False, "use_rec": False}, {}):
+            assert quick(line, **steps).vis().ndim == 3
 
 
 def test_a_file_of_settings_and_dotted_keys_over_it(tmp_path: Path, words: tuple[str, ...]) -> None:

@@ -23,7 +23,6 @@ from threadsafe_ocr.compat.rapidocr.output import (
 )
 from threadsafe_ocr.exceptions import ImageFileError, InvalidImageError
 from threadsafe_ocr.ocr import ThreadSafeOCR
-from threadsafe_ocr.rendering import MOST_PIXELS
 from threadsafe_ocr.result import TextLine
 
 # EXIF's tag.
@@ -128,7 +127,7 @@ class RapidOCR:
     def _classify(self, img_content: Any, begun: float) -> TextClsOutput:
         try:
             image = _prepared(img_content)
-            (((label, score),),) = self.engine.ocr(image, det=False, rec=False)
+            (((label, score),),) = self.engine.ocr([image], det=False, rec=False)
         except (InvalidImageError, ImageFileError, TypeError) as error:
             raise LoadImageError(str(error)) from error
         upright = bgr(image)
@@ -151,9 +150,8 @@ def _prepared(image: Any) -> Any:
     Files are turned as their EXIF says, bytes and PIL images are not.
     """
     if isinstance(image, bytes):
-        image = paddle_images.decoded(image, color=False, max_pixels=MOST_PIXELS)
-        if image.ndim == 3 and image.shape[2] == 4:
-            image = image[:, :, [2, 1, 0, 3]]
+        # Decoded when it has its permit.
+        return paddle_images.as_given(image, lambda pixels: _prepared(_rgba(pixels)), color=False)
     if (pil := sys.modules.get("PIL.Image")) and isinstance(image, pil.Image) and image.getexif().get(ORIENTATION, 1) != 1:
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] not in (2, 4) or image.dtype != np.uint8:
@@ -169,3 +167,8 @@ def _prepared(image: Any) -> Any:
     share = alpha.astype(np.float32) / 255
     blended = (colours.astype(np.float32) * share + ground * (1 - share)).astype(np.uint8)
     return np.ascontiguousarray(blended[:, :, ::-1])
+
+
+def _rgba(pixels: Pixels) -> Pixels:
+    """BGRA as RapidOCR has it; gray and BGR as they are."""
+    return pixels[:, :, [2, 1, 0, 3]] if pixels.ndim == 3 and pixels.shape[2] == 4 else pixels

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from threadsafe_ocr import draw
+from threadsafe_ocr.inputs import Source
 from threadsafe_ocr.result import OcrResult, TextLine
 
 Pixels = npt.NDArray[np.uint8]
@@ -172,7 +173,7 @@ class VisRes:
             for box, text, score in zip(dt_boxes, texts, scores, strict=True)
             if txts is None or score >= self.text_score
         ]
-        picture = draw.photo(img_content)
+        picture = _photo(img_content)
         page = OcrResult(tuple(shown), *picture.size)
         return np.ascontiguousarray(np.asarray(draw.draw(page, picture, self.font_path))[:, :, ::-1])
 
@@ -180,7 +181,11 @@ class VisRes:
 def bgr(image: Any) -> Pixels:
     """What can be read, as pixels."""
     draw.require_pillow()
-    return np.ascontiguousarray(np.asarray(draw.photo(image))[:, :, ::-1])
+    return np.ascontiguousarray(np.asarray(_photo(image))[:, :, ::-1])
+
+
+def _photo(image: Any) -> Any:
+    return draw.photo(image.load() if isinstance(image, Source) else image)
 
 
 def _strips(images: Iterable[Any], texts: Iterable[str]) -> Pixels:
