@@ -107,10 +107,20 @@ def _patch(module: ModuleType) -> None:
     importlib.import_module("threadsafe_ocr.compat.mineru.patch").apply(module)
 
 
+_started = False
+
+
 def start() -> None:
-    """Does what the environment says."""
-    for name in os.environ.get("THREADSAFE_OCR_AS", "").split(","):
-        if name.strip():
-            install_as(name.strip())
+    """Does what the environment says, once: where lib64 is another name of lib, an interpreter reads the .pth twice."""
+    global _started
+    if _started:
+        return
+    _started = True
+    for name in filter(None, map(str.strip, os.environ.get("THREADSAFE_OCR_AS", "").split(","))):
+        try:
+            install_as(name)
+        except (ImportError, ValueError) as error:
+            # The others are not to be lost over one; whoever set it reads this.
+            print(f"THREADSAFE_OCR_AS: {error}", file=sys.stderr)
     if os.environ.get("THREADSAFE_OCR_MINERU", "0") not in ("", "0"):
         patch_mineru()

@@ -28,7 +28,7 @@ from threadsafe_ocr import (
     waiting,
 )
 from threadsafe_ocr.compat import paddle_images, paddle_models
-from threadsafe_ocr.compat.paddle import PaddleOCR
+from threadsafe_ocr.compat.paddle import PaddleOCR, draw_ocr
 from threadsafe_ocr.compat.paddle_options import PADDLE2
 
 # PaddleOCR's models are not in the package; tests of their own look at the warning.
@@ -251,6 +251,35 @@ def test_a_pdf_is_rendered_twice_as_large_and_a_large_page_as_it_is(paddle: Padd
     # 1100 points are 2200 pixels at 144 dpi, more than 2.x's 2000.
     lefts = [page[0][0][0][0] for page in paddle.ocr(str(tmp_path / "pages.pdf"))]
     assert [abs(left - expected) < 10 for left, expected in zip(lefts, (80, 40), strict=True)] == [True, True]
+
+
+def test_a_broken_file_among_others_is_named(paddle: PaddleOCR, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(file.read_bytes()[:-200])
+    for read in (paddle.ocr, paddle.predict):
+        with pytest.raises(InvalidImageError, match=r"broken\.png: this PNG is cut short"):
+            read([str(file), str(tmp_path / "broken.png")])
+
+
+def test_what_neither_generation_has_is_told_when_the_object_is_made(tmp_path: Path) -> None:
+    wrong = ({"lang": "korean"}, {"text_recognition_model_name": "bogus"}, {"det_model_dir": str(tmp_path / "nothing")})
+    for keywords in wrong:
+        with pytest.raises(ModelNotFoundError):
+            PaddleOCR(**keywords)
+
+
+def test_attributes_of_2x_may_be_read_and_set(band: np.ndarray) -> None:
+    ocr = PaddleOCR(lang="en", det_db_thresh=0.4)
+    assert (ocr.args.det_db_thresh, ocr.args.det_db_box_thresh, ocr.args.drop_score) == (0.4, 0.6, 0.5)
+    ocr.drop_score = 1.0
+    assert (ocr.drop_score, ocr.ocr(band)) == (1.0, [None])
+    ocr.page_num = 2
+    assert ocr.page_num == 2
+
+
+def test_a_font_that_is_not_there_is_no_reason_not_to_draw(band: np.ndarray) -> None:
+    box = [[10, 10], [90, 10], [90, 40], [10, 40]]
+    drawn = [draw_ocr(band, [box], ["text"], [0.9], font_path=path) for path in (None, "fonts/simfang.ttf")]
+    assert np.array_equal(*drawn)
 
 
 def test_max_pixels_is_the_limit_of_a_rendered_page_too(tmp_path: Path) -> None:

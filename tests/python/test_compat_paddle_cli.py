@@ -40,7 +40,10 @@ def test_without_an_image_it_says_how_to_call_it(capsys: pytest.CaptureFixture[s
     assert main(["paddle", "--help"]) == 0
     assert main(["paddle", "ocr"]) == 2
     assert capsys.readouterr().out.count("--image_dir") == 2
-    assert main(["paddle", "page.png"]) == 1
-    assert "is no flag" in capsys.readouterr().err
+    for wrong in ("page.png", "text_recognition"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["paddle", wrong])
+        assert "there is ocr alone" in capsys.readouterr().err
+    assert main(["paddle", "--image_dir"]) == 2
     assert main(["paddle", "ocr", "-i", "missing.png", *SMALL]) == 1
     assert "missing.png" in capsys.readouterr().err

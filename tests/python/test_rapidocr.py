@@ -265,6 +265,16 @@ def test_a_script_that_no_set_reads_is_an_error_and_a_size_that_is_not_here_a_wa
     assert server(LINES[0]).txts == words
 
 
+def test_a_set_that_was_not_downloaded_is_replaced_and_the_warning_says_how_to_get_it(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THREADSAFE_OCR_CACHE", str(tmp_path))
+    with pytest.warns(UserWarning, match="PP-OCRv5 mobile is PP-OCRv6 small here .*models get v5-mobile"):
+        mobile = RapidOCR(params={**SMALL, "Rec.ocr_version": OCRVersion.PPOCRV5, "Rec.model_type": ModelType.MOBILE})
+    assert mobile(LINES[0]).txts == words
+    assert str(words) in repr(mobile(LINES[0]))
+
+
 def test_a_missing_file_of_settings_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="missing"):
         RapidOCR(tmp_path / "missing.yaml")

@@ -111,7 +111,12 @@ except ValueError as error:
 def test_a_wrong_name_in_the_environment_is_told_and_the_interpreter_starts() -> None:
     printed, errors = python("print('started')", THREADSAFE_OCR_AS="tesseract")
     assert printed == "started"
-    assert "tesseract" in errors
+    assert errors == "THREADSAFE_OCR_AS: install_as('tesseract'): it can be 'paddleocr' or 'rapidocr'\n"
+
+
+def test_a_wrong_name_in_the_environment_costs_the_others_nothing() -> None:
+    script = "import sys; print(bool(sys.meta_path[0].find_spec('rapidocr')))"
+    assert python(script, THREADSAFE_OCR_AS="paddelocr,rapidocr")[0] == "True"
 
 
 def test_nothing_of_the_package_is_imported_before_it_is_asked_for() -> None:

@@ -30,9 +30,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Reads; 1 when nothing was read."""
     words = list(arguments.words)
     as_3 = words[:1] == ["ocr"]
-    keywords = _keywords(words[as_3:])
+    try:
+        keywords = _keywords(words[as_3:])
+    except ConfigError as error:
+        arguments.error(str(error))
     source = keywords.pop("input" if as_3 else "image_dir", None)
-    if "help" in keywords or source is None:
+    if "help" in keywords or source in (None, True):
         print(f"usage: {USAGE}")
         return 0 if "help" in keywords else 2
     return _predict(str(source), keywords) if as_3 else _ocr(str(source), keywords)
@@ -44,7 +47,7 @@ def _keywords(words: list[str]) -> dict[str, Any]:
         flag, given, value = words.pop(0).partition("=")
         name = {"-i": "input", "-h": "help"}.get(flag) or flag.removeprefix("--")
         if not flag.startswith("-"):
-            raise ConfigError(f"{flag!r} is no flag; see threadsafe-ocr paddle --help")
+            raise ConfigError(f"{flag!r} is no flag, and of PaddleOCR's subcommands there is ocr alone; see threadsafe-ocr paddle --help")
         values = [value] if given else []
         while not given and words and not words[0].startswith("-"):
             values.append(words.pop(0))

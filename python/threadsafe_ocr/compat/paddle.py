@@ -21,7 +21,7 @@ from threadsafe_ocr.compat.paddle3 import Paddle3
 from threadsafe_ocr.compat.paddle3_result import OCRResult
 from threadsafe_ocr.compat.paddle_draw import draw_ocr
 from threadsafe_ocr.compat.paddle_options import PADDLE2, PADDLE3
-from threadsafe_ocr.exceptions import ConfigError, EngineClosedError, ModelNotFoundError
+from threadsafe_ocr.exceptions import ConfigError, EngineClosedError, InvalidArgumentError, ModelNotFoundError
 from threadsafe_ocr.ocr import ThreadSafeOCR
 
 __all__ = ["OCRResult", "PaddleOCR", "__version__", "draw_ocr"]
@@ -47,7 +47,8 @@ class PaddleOCR:
     The method decides: `ocr`, `__call__`, `text_detector`, `text_recognizer` and `text_classifier` answer as 2.10 does, with its settings;
     `predict` and `predict_iter` as 3.7. Keywords of either generation set both; without names they are 3.7's in its order. Besides these:
 
-    api: "2", "2.7" or "3": loads that generation's models at once; otherwise the first call of a generation does. "2.7" answers lists of
+    api: "2", "2.7" or "3": loads that generation's models at once; otherwise the first call of a generation does, and what neither has is
+    told here. "2.7" answers lists of
     crops as 2.7 did; "3" makes `ocr` the deprecated `predict` of 3.x and refuses the keywords that 3.x refuses.
     strict_models: where a model is not here, ModelNotFoundError instead of the nearest one and a UserWarning.
     none_for_empty: False answers [[]] instead of 2.x's [None] for a page without text. allow_urls: URLs are downloaded.
@@ -65,6 +66,7 @@ class PaddleOCR:
         allow_urls: bool = False,
         **keywords: Any,
     ) -> None:
+        api = None if api is None else str(api)
         if api not in _APIS:
             raise ConfigError(f'api={api!r}; it can be "2", "2.7" or "3"')
         keywords = paddle_options.by_name(positional, keywords)
@@ -74,7 +76,7 @@ class PaddleOCR:
         if api == "3":
             paddle_options.refuse_unknown_to_3(keywords.keys() - set(_LIMITS))
             self._warn_deprecated(keywords)
-        self.args = argparse.Namespace(**keywords)
+        self.args = argparse.Namespace(**{**paddle_options.DEFAULTS_OF_2, **keywords})
         rest = dict(keywords)
         if (config := rest.pop("paddlex_config", None)) is not None:
             rest = {**paddle3_config.keywords(config), **{name: value for name, value in rest.items() if value is not None}}
@@ -94,6 +96,8 @@ class PaddleOCR:
         self._closed = False
         if api:
             self._engine(api[0])
+        else:
+            self._check_models()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(type(self), **self._arguments), ()
@@ -219,13 +223,21 @@ class PaddleOCR:
 
     @property
     def drop_score(self) -> float:
-        """2.x leaves out lines of a lower score."""
+        """2.x leaves out lines of a lower score. May be set: for later calls of all threads."""
         return float({**PADDLE2, **self._options}["rec_score_thresh"])
+
+    @drop_score.setter
+    def drop_score(self, least: float) -> None:
+        self._options = {**self._options, "rec_score_thresh": least}
 
     @property
     def page_num(self) -> int:
-        """Pages of a PDF that 2.x's `ocr` reads at most; 0: all."""
+        """Pages of a PDF that 2.x's `ocr` reads at most; 0: all. May be set: for later calls of all threads."""
         return self._page_num
+
+    @page_num.setter
+    def page_num(self, most: int) -> None:
+        self._page_num = most
 
     @property
     def model_settings(self) -> dict[str, dict[str, str]]:
@@ -260,6 +272,17 @@ class PaddleOCR:
                 warnings.warn(f"PaddleOCR: {'; '.join(absent)} (strict_models=True makes this an error)", UserWarning, stacklevel=4)
         engine: ThreadSafeOCR = made[0]
         return engine
+
+    def _check_models(self) -> None:
+        """Raises ModelNotFoundError where neither generation can read, before the first request does."""
+        errors = []
+        for generation in ("2", "3"):
+            try:
+                paddle_models.choose(generation, self._named)
+            except (ModelNotFoundError, InvalidArgumentError) as error:
+                errors.append(error)
+        if len(errors) == 2:
+            raise errors[0]
 
     def _absent(self, generation: str, models: paddle_models.Models) -> list[str]:
         """What PaddleOCR would use and is not here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ def draw_ocr(
 ) -> npt.NDArray[np.uint8]:
     """The page, an RGB array or a PIL image, with its boxes; with `txts` the page reduced to 600 pixels and its texts, numbered, beside it.
 
-    Left out are boxes whose score is below `drop_score`. font_path: None takes the one that `threadsafe-ocr[draw]` brings, else the
-    system's. Boxes are (255, 0, 0). Raises ConfigError without Pillow.
+    Left out are boxes whose score is below `drop_score`. font_path: None, or a file that is not there, takes the font that
+    `threadsafe-ocr[draw]` brings, else the system's. Boxes are (255, 0, 0). Raises ConfigError without Pillow.
     """
     draw.require_pillow()
     from PIL import Image, ImageDraw
@@ -46,7 +47,8 @@ def draw_ocr(
     columns = max(math.ceil(len(rows) / a_column), 1)
     sheet = Image.new("RGB", (small.width + columns * _SIDE, small.height), "white")
     sheet.paste(small, (0, 0))
-    pen, font = ImageDraw.Draw(sheet), draw.load_font(font_path or draw.find_font(), _TEXT)
+    own = font_path if font_path and Path(font_path).is_file() else None
+    pen, font = ImageDraw.Draw(sheet), draw.load_font(own or draw.find_font(), _TEXT)
     for at, row in enumerate(rows):
         pen.text((small.width + at // a_column * _SIDE, _ROW * (at % a_column)), row, fill="black", font=font)
     return np.asarray(sheet)

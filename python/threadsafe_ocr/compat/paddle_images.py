@@ -97,10 +97,17 @@ def document_pages(value: str | bytes, *, max_pixels: int | None, timeout: float
 
 
 def decoded(value: str | bytes, *, color: bool, max_pixels: int = _MOST_PIXELS) -> Pixels:
-    """Pixels of a path or bytes, in OpenCV's way."""
+    """Pixels of a path or bytes, in OpenCV's way. Raises InvalidImageError, which names the path."""
     content = value if isinstance(value, bytes) else Path(value).read_bytes()
     pixels = _jpeg(content, color=color) if content.startswith(b"\xff\xd8\xff") else None
-    return _core.decode(content, color, max_pixels) if pixels is None else pixels
+    if pixels is not None:
+        return pixels
+    try:
+        return _core.decode(content, color, max_pixels)
+    except InvalidImageError as error:
+        if isinstance(value, bytes):
+            raise
+        raise InvalidImageError(f"{value}: {error}") from error
 
 
 def _jpeg(content: bytes, *, color: bool) -> Pixels | None:

@@ -58,6 +58,8 @@ _NAMES = [
     ("rec_batch_num", "text_recognition_batch_size", "rec_group"),
 ]
 OPTIONS = {name: names[-1] for names in _NAMES for name in names if name}
+# What `args` of a 2.x object has where nothing was said.
+DEFAULTS_OF_2 = {"lang": "ch", "page_num": 0, **{second: PADDLE2[option] for second, _, option in _NAMES if second}}
 
 # 3.x refuses other keywords than its own; these it still knows, and says by which name.
 DEPRECATED = {

@@ -26,7 +26,15 @@ DIGITS = 5
 NO_WORDS: tuple[Any, ...] = (("", 1.0, None),)
 
 
-class _Output:
+class _Shown:
+    """Prints its fields."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({fields})"
+
+
+class _Output(_Shown):
     """An answer keeps what was read; `img` decodes it when it is asked for: BGR, uint8, HxWx3."""
 
     def __init__(self, img: Any = None) -> None:
@@ -38,10 +46,6 @@ class _Output:
             self._source = bgr(self._source)
         pixels: Pixels | None = self._source
         return pixels
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
-        return f"{type(self).__name__}({fields})"
 
 
 class RapidOCROutput(_Output):
@@ -113,7 +117,7 @@ class TextDetOutput(_Output):
         return _saved(VisRes()(self._source, self.boxes, None, self.scores), save_path)
 
 
-class TextClsOutput:
+class TextClsOutput(_Shown):
     """use_det=False, use_rec=False: cls_res is [("0" or "180", probability)], img_list the images, upright."""
 
     def __init__(
@@ -132,7 +136,7 @@ class TextClsOutput:
         return _saved(_strips(self.img_list, [f"{label} {score:.2f}" for label, score in self.cls_res]), save_path)
 
 
-class TextRecOutput:
+class TextRecOutput(_Shown):
     """use_det=False: the image as a line."""
 
     def __init__(

@@ -243,9 +243,12 @@ def _models(config: Config, replaced: list[str]) -> str | dict[str, str]:
 
 def _set(config: Config, section: str, replaced: list[str]) -> str:
     version, kind = config[section]["ocr_version"], config[section]["model_type"]
-    if (version, kind) not in SETS:
-        replaced.append(f"{section} {version} {kind} is PP-OCRv6 small here")
-    return SETS.get((version, kind), "v6-small")
+    found = SETS.get((version, kind))
+    if found is not None and not model_sets.missing(found):
+        return found
+    remedy = f" ({model_sets.remedy(found)})" if found else ""
+    replaced.append(f"{section} {version} {kind} is PP-OCRv6 small here{remedy}")
+    return "v6-small"
 
 
 def _dictionary(model: Path) -> Path:
