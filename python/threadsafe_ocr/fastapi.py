@@ -55,6 +55,6 @@ async def get_ocr(connection: HTTPConnection) -> AsyncIterator[ThreadSafeOCR]:
     """`Depends(get_ocr)`: the engine, for `def` and `async def`. What it raises there is answered with the status of docs/errors.md."""
     try:
         yield connection.app.state.ocr
-    except OcrError as error:
+    except (OcrError, TypeError) as error:
         answer = problems.of(error)
         raise HTTPException(answer.status, answer.detail, answer.headers) from error

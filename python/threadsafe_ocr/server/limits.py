@@ -68,6 +68,7 @@ class Admission:
     def _inside(self, client: str) -> Iterator[None]:
         service = self.service
         if service.closing:
+            service.came = asyncio.get_running_loop().time()
             raise _closing()
         most = service.settings.max_per_client
         if most is not None and sum(other == client for other in service.active.values()) >= most:

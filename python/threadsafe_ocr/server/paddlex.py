@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 import numpy as np
@@ -130,7 +131,9 @@ async def infer(request: Request) -> Response:
     sizes = [{"width": page.result.width, "height": page.result.height} for page in pages]
     kind = "pdf" if documents.is_pdf(content) else "tiff" if len(pages) > 1 else "image"
     about = {**sizes[0], "type": kind} if kind == "image" else {"numPages": len(pages), "pages": sizes, "type": kind}
-    return Response(dumped(_answer(asked.logId or request.scope["state"]["request_id"], results, about)), media_type="application/json")
+    # With pictures it has many megabytes.
+    body = await asyncio.to_thread(dumped, _answer(asked.logId or request.scope["state"]["request_id"], results, about))
+    return Response(body, media_type="application/json")
 
 
 def _pictures(image: Any, page: OcrResult) -> dict[str, str]:

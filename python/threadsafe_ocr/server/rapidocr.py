@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -55,7 +56,9 @@ async def infer(request: Request) -> Response:
         options = {} if asked.use_cls is None else {"use_textline_orientation": asked.use_cls}
         if not asked.image_file and not asked.image_data:
             raise Problem(400, "MissingFile", 'the form has no file in the field "image_file", and no base64 in "image_data"')
-        content = asked.image_file or uploads.from_base64(asked.image_data, name="image_data")
+        content = asked.image_file or b""
+        if not content:
+            content = await asyncio.to_thread(uploads.from_base64, asked.image_data, name="image_data")
         pages = await read_all(request, uploads.within_size(content, settings), Reading(options), end)
     lines = [line for page in pages for line in page.result.lines]
     answer = {str(i): {"rec_txt": line.text, "dt_boxes": line.polygon.tolist(), "score": line.score} for i, line in enumerate(lines)}

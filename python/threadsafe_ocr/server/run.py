@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import sys
@@ -19,6 +20,8 @@ from threadsafe_ocr.server.workers import supervise
 
 # Seconds for what is left when `Service.close` is done: idle connections.
 AFTER_GRACE = 5
+# Open files, which connections are, where the system allows as many.
+FILES = 65_536
 
 
 def run(settings: ServerSettings, *, host: str, port: int, workers: int) -> int:
@@ -32,6 +35,7 @@ def run(settings: ServerSettings, *, host: str, port: int, workers: int) -> int:
         "server_header": False,
         "timeout_graceful_shutdown": AFTER_GRACE,
     }
+    _allow_connections()
     engine = settings.engine()
     if workers == 1:
         serve(settings, options, engine)
@@ -41,6 +45,14 @@ def run(settings: ServerSettings, *, host: str, port: int, workers: int) -> int:
     unload()
     listening = uvicorn.Config("", **options).bind_socket()
     return supervise(partial(serve, settings, options, None, [listening]), workers)
+
+
+def _allow_connections() -> None:
+    """The usual 1,024 open files are soon taken by clients that say nothing."""
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(most, FILES)
+    if usual != resource.RLIM_INFINITY and usual < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def serve(

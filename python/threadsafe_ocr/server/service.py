@@ -13,10 +13,13 @@ from typing import Any
 from threadsafe_ocr import EngineClosedError, OcrError, ThreadSafeOCR, _core
 from threadsafe_ocr.problems import Problem
 
-# Pages inside at once, for each core: a page takes about half a second of a core, so the last one waits for a quarter of a minute.
-QUEUE_PER_CORE = 32
+# Pages inside at once, for each core: a dense page takes up to 2.7 s of a core, so the last of them still has its answer within the default
+# timeout, where a longer queue would take in what it cannot answer.
+QUEUE_PER_CORE = 20
 # Latencies that /v1/stats tells the quantiles of.
 REMEMBERED = 1000
+# Seconds without a request, at the end, and for how long they are waited for at most.
+QUIET, FAREWELL = 0.3, 2.0
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,14 @@ class Service:
         self.room = Room(8 * settings.max_upload)
         # PDFs inside: their pages wait to be rendered before the engine's queue is asked.
         self.pdfs = asyncio.Semaphore(settings.queue_size)
-        # Pages of PDFs in memory, of all documents together: up to 300 MB each.
+        # Pages of PDFs and TIFFs in memory, of all documents together: up to 300 MB each.
         self.rendered = asyncio.Semaphore(max(_core.cores(), 2))
         # Pages whose pictures are made, decoded once more. Apart from the rendered ones: an image does not wait for somebody's PDF.
         self.drawn = asyncio.Semaphore(max(_core.cores(), 2))
         self.warm = False
         self.closing = False
+        # The loop's time at which a request came that was too late.
+        self.came = 0.0
         # The requests that read, each with its client.
         self.active: dict[asyncio.Task[Any], str] = {}
         self.latencies: deque[float] = deque(maxlen=REMEMBERED)
@@ -144,6 +149,14 @@ class Service:
         for task in list(self.active):
             task.cancel()
         await self._empty(1.0)
+        await self._nobody_comes()
+
+    async def _nobody_comes(self) -> None:
+        """Whoever comes in the last moment is told, too: where the process ended over his request, it would be cut off."""
+        now = asyncio.get_running_loop().time
+        self.came, end = now(), now() + FAREWELL
+        while now() < min(self.came + QUIET, end):
+            await asyncio.sleep(QUIET / 10)
 
     async def _empty(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds

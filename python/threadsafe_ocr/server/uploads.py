@@ -6,10 +6,10 @@ import asyncio
 import base64
 import binascii
 import json
-import urllib.parse
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -25,6 +25,10 @@ from threadsafe_ocr.server.service import ServerSettings, Share
 AROUND = 64 << 10
 # Objects, lists and members of a JSON body, far more than a request has; base64 has none of these characters.
 MOST_JSON = 10_000
+# The value of a hexadecimal digit, 255 of what is none; bytes that are unescaped at once.
+HEXADECIMAL = np.full(256, 255, np.uint8)
+HEXADECIMAL[list(b"0123456789abcdef")] = HEXADECIMAL[list(b"0123456789ABCDEF")] = range(16)
+PIECE = 1 << 20
 
 
 T = TypeVar("T")
@@ -93,12 +97,43 @@ async def form(request: Request, settings: ServerSettings, share: Share, *, fiel
     kind = _kind(request)
     try:
         if kind == "application/x-www-form-urlencoded":
-            return dict(urllib.parse.parse_qsl(b"".join([piece async for piece in stream]).decode(), max_num_fields=fields))
+            body = b"".join([piece async for piece in stream])
+            return await asyncio.to_thread(_urlencoded, body, fields)
         if kind == "multipart/form-data":
             return await _multipart(InMemory(request.headers, stream, max_files=1, max_fields=fields, max_part_size=part))
     except (MultiPartException, ValueError) as error:
         raise Problem(400, "InvalidForm", f"not a form: {error}; send multipart/form-data, with curl: -F file=@page.png") from None
     raise Problem(415, "UnsupportedMediaType", f"Content-Type {kind!r}: send multipart/form-data, or application/json with base64")
+
+
+def _urlencoded(body: bytes, most: int) -> dict[str, str]:
+    """The fields of a form, at most so many. As `urllib.parse.parse_qsl`, which has a Python object for every escaped byte: a body of
+    nothing else would take thirty times its size. Raises ValueError.
+    """
+    if not body.isascii():
+        raise ValueError("it has bytes that are to be escaped")
+    if body.count(b"&") >= most:
+        raise ValueError(f"more than {most} fields")
+    pairs = (pair.replace(b"+", b" ").partition(b"=") for pair in body.split(b"&"))
+    return {_unescaped(name).decode(errors="replace"): _unescaped(value).decode(errors="replace") for name, _, value in pairs if value}
+
+
+def _unescaped(text: bytes) -> bytes:
+    """With %XX as the byte that it says; what is no such escape stays."""
+    found, begin = [], 0
+    while begin < len(text):
+        end = begin + PIECE
+        # Not in the middle of an escape.
+        end -= next((cut for cut in (1, 2) if text[end - cut : end - cut + 1] == b"%"), 0) if end < len(text) else 0
+        raw = np.frombuffer(text, np.uint8, min(end, len(text)) - begin, begin)
+        high, low = HEXADECIMAL[raw[1:-1]], HEXADECIMAL[raw[2:]]
+        escapes = (raw[:-2] == ord("%")) & (high < 16) & (low < 16)
+        kept, bytes_ = np.ones(len(raw), bool), raw.copy()
+        bytes_[:-2][escapes] = (high << 4 | low)[escapes]
+        kept[1:-1][escapes] = kept[2:][escapes] = False
+        found.append(bytes_[kept].tobytes())
+        begin = end
+    return b"".join(found)
 
 
 async def _multipart(parser: MultiPartParser) -> dict[str, Any]:
@@ -128,7 +163,8 @@ async def json_object(request: Request, settings: ServerSettings, share: Share) 
     if sum(map(body.count, b"{[,")) > MOST_JSON:
         raise Problem(400, "InvalidJson", f"the body has more than {MOST_JSON} objects, lists and members; it needs a file and its options")
     try:
-        members = json.loads(body)
+        # Elsewhere: a large one takes a while.
+        members = await asyncio.to_thread(json.loads, body)
     except (ValueError, RecursionError) as error:
         raise Problem(400, "InvalidJson", f'the body is not JSON: {error}; send {{"file": "base64 of it"}}') from None
     if not isinstance(members, dict):
@@ -140,7 +176,7 @@ async def named_or_encoded(text: Any, settings: ServerSettings, share: Share) ->
     """The file in the member `file`: base64, or its address where the server fetches those. Raises Problem."""
     if settings.fetch_urls and isinstance(text, str) and text.startswith(("http://", "https://")):
         return await fetch(text, settings.max_upload, share)
-    return from_base64(text)
+    return await asyncio.to_thread(from_base64, text)
 
 
 def from_base64(text: Any, name: str = "file") -> bytes:
