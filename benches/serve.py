@@ -28,6 +28,7 @@ import numpy as np
 import pages
 
 from threadsafe_ocr import ThreadSafeOCR
+from threadsafe_ocr.problems import RETRY_AFTER
 from threadsafe_ocr.server.service import QUEUE_PER_CORE
 
 PARTS = ("start", "engine", "leave", "many")
@@ -155,7 +156,7 @@ def many(contents: list[bytes], seconds: float) -> None:
                     took.append(time.perf_counter() - begun)
                     right.append(json.loads(answer)["pages"][0]["lines"] == wanted[number % len(wanted)])
                 else:
-                    time.sleep(2)  # as Retry-After says
+                    time.sleep(float(RETRY_AFTER))
 
             return call
 

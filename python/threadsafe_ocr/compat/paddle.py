@@ -31,7 +31,7 @@ __version__ = "3.7.0"
 
 _APIS = (None, "2", "2.7", "3")
 # Fixed shapes of the models' inputs, and those that every model here has.
-SHAPES = {
+_SHAPES = {
     "text_det_input_shape": None,
     "text_rec_input_shape": None,
     "rec_image_shape": "3, 48, 320",
@@ -48,8 +48,8 @@ class PaddleOCR:
     `predict` and `predict_iter` as 3.7. Keywords of either generation set both; without names they are 3.7's in its order. Besides these:
 
     api: "2", "2.7" or "3": loads that generation's models at once; otherwise the first call of a generation does, and what neither has is
-    told here. "2.7" answers lists of
-    crops as 2.7 did; "3" makes `ocr` the deprecated `predict` of 3.x and refuses the keywords that 3.x refuses.
+    told here. "2.7" answers lists of crops as 2.7 did; "3" makes `ocr` the deprecated `predict` of 3.x and refuses the keywords that 3.x
+    refuses.
     strict_models: where a model is not here, ModelNotFoundError instead of the nearest one and a UserWarning.
     none_for_empty: False answers [[]] instead of 2.x's [None] for a page without text. allow_urls: URLs are downloaded.
     timeout, max_pixels, max_queue_size, max_queue_bytes, on_fork: those of ThreadSafeOCR.
@@ -87,7 +87,7 @@ class PaddleOCR:
         self._page_num = int(rest.pop("page_num", 0))
         self._steps = {name: rest.pop(name, None) for name in ("use_doc_orientation_classify", "use_doc_unwarping", "return_word_box")}
         self._turns = _turns(self._steps["use_doc_orientation_classify"], self._steps["use_doc_unwarping"], otherwise=True)
-        self._lacking = [f"{name}={shape!r}" for name in SHAPES if (shape := rest.pop(name, None)) and shape != SHAPES[name]]
+        self._lacking = [f"{name}={shape!r}" for name in _SHAPES if (shape := rest.pop(name, None)) and shape != _SHAPES[name]]
         if rest.pop("det_box_type", "quad") != "quad":
             self._lacking.append('det_box_type="poly"')
         paddle_options.tell_without_effect(set(rest))

@@ -44,12 +44,16 @@ def is_pdf(value: Any) -> bool:
     """Whether it is the path of a PDF, or the bytes of one."""
     if isinstance(value, bytes):
         return documents.is_pdf(value)
-    return isinstance(value, (str, os.PathLike)) and os.fspath(value)[-4:].lower() == ".pdf"
+    return _is_path_of(value, ".pdf")
 
 
 def is_gif(value: Any) -> bool:
     """Whether it is the path of a GIF."""
-    return isinstance(value, (str, os.PathLike)) and os.fspath(value)[-4:].lower() == ".gif"
+    return _is_path_of(value, ".gif")
+
+
+def _is_path_of(value: Any, suffix: str) -> bool:
+    return isinstance(value, (str, os.PathLike)) and os.fsdecode(value).lower().endswith(suffix)
 
 
 def download(url: str, *, allowed: bool) -> bytes:
