@@ -6,7 +6,7 @@ TOOLS := .cache/wheel
 GOLDEN ?=
 PYTHON_FILES := python tests/python tests/compat tests/deploy tests/documents tests/mineru tests/page tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after bench bench-floor bench-growth bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-compat test-page test-deploy test-container test-gpu test-mineru test-mineru4 test-mineru-torch test-mineru-paddle clean
+.PHONY: demo test soak before-after bench bench-floor bench-growth bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-compat test-page test-deploy test-container test-gpu bench-gpu test-mineru test-mineru4 test-mineru-torch test-mineru-paddle clean
 
 demo: $(VENV)/made
 	@echo "Building the wheel with cargo and installing it into $(VENV), with numpy and onnxruntime: some minutes without a word."
@@ -126,9 +126,16 @@ test-container: wheel
 # A real GPU: text and scores against the CPU's, 64 threads, the profile of every session.
 test-gpu:
 	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "test-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was tested"; else \
-	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test]" && \
+	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test,gpu]" torch && \
 	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.22" && \
 	.cache/gpu/bin/python -m pytest tests/gpu --timeout 600 -rP; fi
+
+# Both of this package's precisions on a card and RapidOCR's GPU route, the same two dense pages.
+bench-gpu:
+	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "bench-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was measured"; else \
+	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test,gpu]" rapidocr && \
+	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.22" && \
+	.cache/gpu/bin/python benches/gpu.py; fi
 
 # MinerU's own code of every generation beside this package's OCR. Downloads about 5 GB into throw-away environments, PyTorch above all.
 test-mineru: test-mineru4 test-mineru-torch test-mineru-paddle

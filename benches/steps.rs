@@ -10,7 +10,7 @@ use std::time::Instant;
 use threadsafe_ocr::config::Options;
 use threadsafe_ocr::models::{self, ModelSet, ModelSpec};
 use threadsafe_ocr::orientation::{self, Opinion};
-use threadsafe_ocr::runtime::{self, Device, Session};
+use threadsafe_ocr::runtime::{self, Device, Input, Session};
 use threadsafe_ocr::schedule::Stop;
 use threadsafe_ocr::{Result, detection, geometry, image, line, recognition, resample};
 
@@ -72,7 +72,7 @@ impl Nets {
         let tensor = detection::preprocess(page, size, o.numerics);
         clock.add("normalise", (begin.elapsed().as_secs_f64() - resize).max(0.0));
         let mut map = vec![0.0; width * height];
-        let (input, output) = ((&*tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
+        let (input, output) = (Input::Planes(&tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
         clock.time("detection: the network", || self.det.run_into("detection", input, output, &Stop::default()))?;
         let size_of_page = (page.width(), page.height());
         Ok(clock
@@ -95,7 +95,7 @@ impl Nets {
             let tensor = clock.time("a line's input", || orientation::preprocess(&crop));
             let shape = [1, 3, line::HEIGHT, orientation::WIDTH];
             let turned = clock.time("orientation: the network", || {
-                self.cls.run("orientation", &tensor, shape, &Stop::default(), |scores, _| scores[1])
+                self.cls.run("orientation", Input::Planes(&tensor, shape), &Stop::default(), |scores, _| scores[1])
             })?;
             opinions.push((quad, Opinion { sideways: geometry::crop_size(quad).2, turned }));
         }
@@ -110,12 +110,17 @@ impl Nets {
             let shape = [1, 3, line::HEIGHT, width as usize];
             let mut reduction = 0.0;
             let start = Instant::now();
-            let best = self.rec.run("recognition", &tensor, shape, &Stop::default(), |scores, dimensions| {
-                let start = Instant::now();
-                let best = recognition::best_classes(scores, dimensions[2] as usize);
-                reduction = start.elapsed().as_secs_f64();
-                best
-            })?;
+            let best = self.rec.run(
+                "recognition",
+                Input::Planes(&tensor, shape),
+                &Stop::default(),
+                |scores, dimensions| {
+                    let start = Instant::now();
+                    let best = recognition::best_classes(scores, dimensions[2] as usize);
+                    reduction = start.elapsed().as_secs_f64();
+                    best
+                },
+            )?;
             clock.add("recognition: the network", start.elapsed().as_secs_f64() - reduction);
             clock.add("the best class of every column", reduction);
             std::hint::black_box(clock.time("CTC", || recognition::ctc_decode(&best, &self.dictionary)));

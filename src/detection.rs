@@ -7,9 +7,12 @@ use std::borrow::Cow;
 
 use crate::buffer;
 use crate::config::{DetectionOptions, LimitType, Numerics, ScoreMode};
+use crate::error::Result;
 use crate::geometry::{self, Point, Quad, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow, unclip};
 use crate::image::Image;
+use crate::line;
 use crate::resample::{resize_bilinear, to_planes};
+use crate::runtime::Normalisation;
 
 /// The model's strides: both sides of its input are multiples of this, pixels.
 const STRIDE: f64 = 32.0;
@@ -92,18 +95,41 @@ fn padded_size(width: usize, height: usize) -> (usize, usize) {
 #[must_use]
 pub fn preprocess(image: &Image, size: (u32, u32), numerics: Numerics) -> Vec<f32> {
     let (width, height) = (size.0 as usize, size.1 as usize);
-    let (padded_w, padded_h) = padded_size(image.width() as usize, image.height() as usize);
-    let pixels = pad(image, padded_w, padded_h);
-    let resized = if (padded_w, padded_h) == (width, height) {
-        pixels
-    } else {
-        Cow::Owned(resize_bilinear(&pixels, padded_w, padded_h, width, height))
-    };
+    let resized = resized(image, width, height);
     let [b, g, r] = match numerics {
         Numerics::RapidOcr => [around_zero(); 3],
         Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU => [normalised(0), normalised(1), normalised(2)],
     };
     to_planes(&resized, width, height, width, [&b, &g, &r])
+}
+
+fn resized(image: &Image, width: usize, height: usize) -> Cow<'_, [u8]> {
+    let (padded_w, padded_h) = padded_size(image.width() as usize, image.height() as usize);
+    let pixels = pad(image, padded_w, padded_h);
+    if (padded_w, padded_h) == (width, height) {
+        return pixels;
+    }
+    Cow::Owned(resize_bilinear(&pixels, padded_w, padded_h, width, height))
+}
+
+/// The input of a model that takes pixels: the page at `size`.
+///
+/// # Errors
+/// [`crate::Error::InvalidImage`] where `size` is empty.
+pub fn pixels(image: &Image, size: (u32, u32)) -> Result<Image> {
+    Image::new(size.0, size.1, resized(image, size.0 as usize, size.1 as usize).into_owned())
+}
+
+/// What a model that takes pixels makes of them.
+#[must_use]
+pub fn normalisation(numerics: Numerics) -> Normalisation {
+    match numerics {
+        Numerics::RapidOcr => line::NORMALISATION,
+        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU => {
+            let [factor, offset] = std::array::from_fn(|i| std::array::from_fn(|channel| linear(channel)[i]));
+            Normalisation { factor, offset }
+        }
+    }
 }
 
 /// The page in the top left of black.
@@ -123,9 +149,12 @@ fn pad(image: &Image, width: usize, height: usize) -> Cow<'_, [u8]> {
 
 /// What each byte of a channel becomes: `x * alpha + beta` in f32, as 3.x computes it.
 fn normalised(channel: usize) -> [f32; 256] {
-    let alpha = (1.0 / 255.0 / DEVIATION[channel]) as f32;
-    let beta = (-MEAN[channel] / DEVIATION[channel]) as f32;
+    let [alpha, beta] = linear(channel);
     std::array::from_fn(|x| x as f32 * alpha + beta)
+}
+
+fn linear(channel: usize) -> [f32; 2] {
+    [(1.0 / 255.0 / DEVIATION[channel]) as f32, (-MEAN[channel] / DEVIATION[channel]) as f32]
 }
 
 /// The same in `RapidOCR`, whose mean and deviation are 0.5 (`DetPreProcess`, in f64 after the product).

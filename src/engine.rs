@@ -33,6 +33,8 @@ pub struct Setup {
     pub models: ModelSpec,
     /// The folder of the manifest.
     pub model_folder: std::path::PathBuf,
+    /// Files to load in place of networks' own: their form for a GPU.
+    pub replaced: HashMap<std::path::PathBuf, std::path::PathBuf>,
     /// Where they run.
     pub device: Device,
     /// Its limits.
@@ -185,7 +187,7 @@ impl Engine {
     pub fn new(setup: &Setup) -> Result<Self> {
         setup.config.validate()?;
         setup.device_config.validate()?;
-        let set = ModelSet::find(&setup.models, &setup.model_folder)?;
+        let set = ModelSet::find(&setup.models, &setup.model_folder)?.with(&setup.replaced);
         let (process, device) = Process::open(setup.device, &setup.device_config)?;
         let nets = device.nets(&set).inspect_err(|_| process.close())?;
         Ok(Self::on(process, device, &nets, setup.config.clone()))

@@ -32,5 +32,6 @@ pub mod recognition;
 pub mod resample;
 pub mod runtime;
 pub mod schedule;
+pub mod shapes;
 
 pub use error::{Error, Result};

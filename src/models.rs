@@ -203,6 +203,27 @@ impl ModelSet {
         }
     }
 
+    /// The networks' files with what each one is: "det", "rec" or "cls".
+    #[must_use]
+    pub fn networks(&self) -> Vec<(PathBuf, &'static str)> {
+        let first = self.rec_first.as_ref().map(|(first, _)| &first.file);
+        let [det, rec] = [(&self.det, "det"), (&self.rec.file, "rec")];
+        let all = [Some(det), Some(rec), first.map(|file| (file, "rec")), self.cls.as_ref().map(|file| (file, "cls"))];
+        all.into_iter().flatten().map(|(file, kind)| (file.clone(), kind)).collect()
+    }
+
+    /// The same set with other files of its networks, by the files they stand for.
+    #[must_use]
+    pub fn with(mut self, replaced: &HashMap<PathBuf, PathBuf>) -> Self {
+        let first = self.rec_first.as_mut().map(|(first, _)| &mut first.file);
+        for file in [Some(&mut self.det), Some(&mut self.rec.file), first, self.cls.as_mut()].into_iter().flatten() {
+            if let Some(other) = replaced.get(file) {
+                file.clone_from(other);
+            }
+        }
+        self
+    }
+
     fn named(name: &str, entry: &Entry, folder: &Path) -> Result<Self> {
         let needed = |key: &str| match entry.files.get(key) {
             Some(file) => installed(name, &file.path, folder),

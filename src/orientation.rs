@@ -16,9 +16,14 @@ pub const WIDTH: usize = 192;
 /// The crop keeps its ratio, at most 192 wide, with zeros to its right, as `resize_norm_img` of `PaddleOCR` 2.x.
 #[must_use]
 pub fn preprocess(crop: &Image) -> Vec<f32> {
+    line::tensor(crop, resized_width(crop), WIDTH)
+}
+
+/// The part of the input that a crop fills.
+pub(crate) fn resized_width(crop: &Image) -> usize {
     let ratio = f64::from(crop.width()) / f64::from(crop.height().max(1));
     let natural = (HEIGHT as f64 * ratio).ceil() as usize;
-    line::tensor(crop, natural.min(WIDTH), WIDTH)
+    natural.min(WIDTH)
 }
 
 /// What the classifier says of a line.

@@ -23,11 +23,12 @@ use crate::models::{Costs, Trust};
 use crate::orientation::{self, Doubt, Opinion, SecondReading, Verdict};
 use crate::permits::Permit;
 use crate::recognition::{self, Reading, Width};
-use crate::runtime::Net;
+use crate::runtime::{Input as Feed, Net};
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::Lane;
 use crate::schedule::worker::Pool;
 use crate::schedule::{Model, Place};
+use crate::shapes;
 
 /// What is to be read.
 #[derive(Debug)]
@@ -145,8 +146,13 @@ pub struct Nets {
     pub(crate) costs: Costs,
     /// Groups of workers that run detection and orientation.
     pub(crate) groups: [usize; 2],
-    /// Items in a run of orientation or recognition.
+    /// Items in a run of recognition.
     pub(crate) run_size: usize,
+    /// Items in a run of orientation.
+    pub(crate) orientation_run_size: usize,
+    /// The nets take pixels, in few shapes: the form for a GPU. What a run takes in is then made by the page's thread, since a card that
+    /// waits for resizing idles.
+    pub(crate) take_pixels: bool,
     /// What recognition cost so far, and what detection of these pages costs at their own size, decaying: the work to expect of a page not
     /// yet detected.
     pub(crate) ratio: Mutex<(f64, f64)>,
@@ -192,8 +198,18 @@ pub struct Item {
 #[derive(Debug)]
 enum Work {
     Detect { size: (u32, u32), numerics: Numerics },
-    Orient { cut_out: Option<Quad> },
+    Orient { cut_out: Option<Quad>, run_size: usize },
     Recognize { cut_out: Option<Quad>, upside_down: bool, width: u32, options: Arc<Options>, run_size: usize },
+}
+
+impl Item {
+    /// Places in its run.
+    fn run_size(&self) -> usize {
+        match self.work {
+            Work::Detect { .. } => 1,
+            Work::Orient { run_size, .. } | Work::Recognize { run_size, .. } => run_size,
+        }
+    }
 }
 
 /// What a worker sends back, reduced: a class score is 18,710 numbers a column.
@@ -238,31 +254,65 @@ impl Model for Stages {
 }
 
 fn detect(net: &Net, image: &Image, size: (u32, u32), numerics: Numerics, place: &Place) -> Result<Output> {
-    let tensor = detection::preprocess(image, size, numerics);
     let (width, height) = (size.0 as usize, size.1 as usize);
     let mut map = buffer::filled(0.0, width * height);
     let session = net.session(place.worker, place.alone)?;
-    let (input, output) = ((&*tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
-    session.run_into("detection", input, output, &place.stop)?;
+    let output = (&mut *map, [1, 1, height, width]);
+    if session.takes_pixels() {
+        let input = Feed::Pixels(image.pixels(), [1, height, width, 3], &detection::normalisation(numerics));
+        session.run_into("detection", input, output, &place.stop)?;
+    } else {
+        let tensor = detection::preprocess(image, size, numerics);
+        session.run_into("detection", Feed::Planes(&tensor, [1, 3, height, width]), output, &place.stop)?;
+    }
     Ok(Output::Map(map))
 }
 
 fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
+    let read = |scores: &[f32], _: &[i64]| {
+        let pairs = scores.chunks_exact(2).take(items.len());
+        pairs.map(|pair| Output::Orientation([pair[0], pair[1]])).collect()
+    };
+    let session = net.session(place.worker, false)?;
+    if session.takes_pixels() {
+        let run_size = items.first().map_or(1, |item| item.run_size());
+        let (pixels, shape) = lay_lines(items, orientation::WIDTH, run_size);
+        let input = Feed::Pixels(&pixels, shape, &line::NORMALISATION);
+        return session.run("orientation", input, &place.stop, read);
+    }
     let mut tensor = Vec::with_capacity(items.len() * 3 * line::HEIGHT * orientation::WIDTH);
     for item in items {
-        if let Work::Orient { cut_out } = &item.work {
+        if let Work::Orient { cut_out, .. } = &item.work {
             let crop = cut(&item.image, cut_out.as_ref(), false)?;
             tensor.extend(orientation::preprocess(&crop));
         }
     }
     let shape = [items.len(), 3, line::HEIGHT, orientation::WIDTH];
-    let read = |scores: &[f32], _: &[i64]| {
-        scores.chunks_exact(2).map(|pair| Output::Orientation([pair[0], pair[1]])).collect()
-    };
-    net.session(place.worker, false)?.run("orientation", &tensor, shape, &place.stop, read)
+    session.run("orientation", Feed::Planes(&tensor, shape), &place.stop, read)
+}
+
+/// Lines that are resized already, one after the other; a short run is filled with blank ones.
+fn lay_lines(items: &[&Item], width: usize, run_size: usize) -> (Vec<u8>, [usize; 4]) {
+    let size = line::HEIGHT * width * 3;
+    let mut pixels = vec![line::NOTHING; run_size * size];
+    for (item, place) in items.iter().zip(pixels.chunks_exact_mut(size)) {
+        line::lay(&item.image, place, width);
+    }
+    (pixels, [run_size, line::HEIGHT, width, 3])
 }
 
 fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Place) -> Result<Vec<Output>> {
+    let session = net.session(place.worker, false)?;
+    if session.takes_pixels() {
+        let (pixels, shape) = lay_lines(items, width as usize, run_size);
+        let read = |told: &[f32], dimensions: &[i64]| -> Vec<Output> {
+            let line = dimensions.get(1).map_or(1, |&columns| columns.max(1) as usize * 2);
+            let classes = |line| Output::Classes(recognition::told_classes(line));
+            told.chunks_exact(line).take(items.len()).map(classes).collect()
+        };
+        let input = Feed::Pixels(&pixels, shape, &line::NORMALISATION);
+        return session.run("recognition", input, &place.stop, read);
+    }
     // A short run is filled with blank crops: the last bits of a result depend on the size of its run.
     let mut tensor = vec![0.0; run_size * 3 * line::HEIGHT * width as usize];
     for (item, input) in items.iter().zip(tensor.chunks_exact_mut(3 * line::HEIGHT * width as usize)) {
@@ -278,7 +328,7 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
         let best = |line: &[f32]| Output::Classes(recognition::best_classes(line, classes.max(1) as usize));
         scores.chunks_exact(line).take(items.len()).map(best).collect()
     };
-    net.session(place.worker, false)?.run("recognition", &tensor, shape, &place.stop, read)
+    session.run("recognition", Feed::Planes(&tensor, shape), &place.stop, read)
 }
 
 /// A line's own pixels; none to cut out: the image is the line, as it is.
@@ -410,6 +460,15 @@ impl Found {
         }
     }
 
+    /// What its worker takes: the pixels it cuts out itself, or the line as it goes in, turned and `resized_width` wide.
+    fn fed(&self, page: &Page, upside_down: bool, resized_width: impl FnOnce(&Image) -> usize) -> Result<Arc<Image>> {
+        if !page.nets.take_pixels {
+            return Ok(Arc::clone(&self.image));
+        }
+        let crop = cut(&self.image, self.cut_out.as_ref(), upside_down)?;
+        line::resized(&crop, resized_width(&crop)).map(Arc::new)
+    }
+
     /// Of the pixels around it, which tells most unlike lines apart without cutting them out; none where it does not stand upright.
     fn hash(&self) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
@@ -435,7 +494,7 @@ async fn look(page: &Page, image: &Arc<Image>, size: (u32, u32)) -> Result<Vec<D
     let bytes = to_reserve(pixels as usize * nets.costs.detection_bytes_per_pixel);
     let item = Item {
         net: Arc::clone(&nets.det),
-        image: Arc::clone(image),
+        image: if nets.take_pixels { Arc::new(detection::pixels(image, size)?) } else { Arc::clone(image) },
         work: Work::Detect { size, numerics: options.numerics },
     };
     let answers = page.pool.submit(page.progress.page, vec![(lane, cost, bytes, item)], expected).await?;
@@ -460,15 +519,12 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
         let (quad, score) = (quads[i], boxes[i].score);
         let cut_out = if numerics == Numerics::Paddle3 { geometry::crop_quad(&quad) } else { quad };
         let (w, h, sideways) = geometry::crop_size(&cut_out);
-        Found {
-            image: Arc::clone(image),
-            quad,
-            cut_out: Some(cut_out),
-            score,
-            size: (w, h),
-            sideways,
-            width: Width::default(),
-        }
+        let now = if nets.take_pixels { geometry::crop(image, &cut_out, false) } else { None };
+        let (image, cut_out) = match now {
+            Some(crop) => (Arc::new(crop), None),
+            None => (Arc::clone(image), Some(cut_out)),
+        };
+        Found { image, quad, cut_out, score, size: (w, h), sideways, width: Width::default() }
     };
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
     let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
@@ -505,7 +561,7 @@ fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
 fn lay_out(page: &Page, mut found: Vec<Found>) -> Vec<Found> {
     let sizes: Vec<_> = found.iter().map(|line| line.size).collect();
     for (line, width) in found.iter_mut().zip(recognition::widths(&sizes, &page.options.recognition)) {
-        line.width = width;
+        line.width = if page.nets.take_pixels { width.at(shapes::line(width.pixels)) } else { width };
     }
     found
 }
@@ -642,11 +698,14 @@ async fn read_by(page: &Page, reader: &Reader, lines: &[(&Found, bool)]) -> Resu
         // A run takes the memory of all its places, blank ones too.
         let bytes = to_reserve(width as usize * reader.bytes_per_pixel * run_size) / run_size;
         let options = Arc::clone(&page.options);
+        let image = line.fed(page, upside_down, |crop| {
+            recognition::resized_width(crop, width, &options.recognition, options.numerics)
+        })?;
         let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size };
-        let item = Item { net: Arc::clone(&reader.net), image: Arc::clone(&line.image), work };
-        (lane, cost, bytes, item)
+        let item = Item { net: Arc::clone(&reader.net), image, work };
+        Ok((lane, cost, bytes, item))
     });
-    let answers = page.pool.submit(page.progress.page, items.collect(), 0.0).await?;
+    let answers = page.pool.submit(page.progress.page, items.collect::<Result<_>>()?, 0.0).await?;
     let read = answers.into_iter().map(|answer| match answer {
         Output::Classes(classes) => Ok((recognition::ctc_decode(&classes, &reader.dictionary), classes.len())),
         _ => Err(unexpected("recognition")),
@@ -661,13 +720,14 @@ async fn opinions(page: &Page, found: &[Found]) -> Result<Option<Vec<Opinion>>> 
     page.progress.set_work_left(work);
     let (true, Some(net)) = (page.options.orientation.enabled, &nets.cls) else { return Ok(None) };
     let shape = [orientation::WIDTH as u32, line::HEIGHT as u32];
+    let run_size = nets.orientation_run_size;
     let items = found.iter().map(|line| {
-        // A small net: larger runs win nothing.
-        let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size: 1 };
-        let work = Work::Orient { cut_out: line.cut_out };
-        (lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image: Arc::clone(&line.image), work })
+        let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size };
+        let image = line.fed(page, false, orientation::resized_width)?;
+        let work = Work::Orient { cut_out: line.cut_out, run_size };
+        Ok((lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image, work }))
     });
-    let answers = page.pool.submit(page.progress.page, items.collect(), work).await?;
+    let answers = page.pool.submit(page.progress.page, items.collect::<Result<_>>()?, work).await?;
     let opinion = |(answer, line): (_, &Found)| match answer {
         Output::Orientation([_, turned]) => Ok(Opinion { sideways: line.sideways, turned }),
         _ => Err(unexpected("orientation")),

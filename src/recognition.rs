@@ -18,6 +18,13 @@ pub struct Width {
     pub share: f64,
 }
 
+impl Width {
+    /// The same crop in a wider input.
+    pub(crate) fn at(self, pixels: u32) -> Self {
+        Self { pixels, share: self.share * f64::from(self.pixels) / f64::from(pixels.max(1)) }
+    }
+}
+
 /// The input width of each crop, in the order of `sizes`, which are (width, height) of non-empty crops.
 ///
 /// `group` 0: each crop by itself, `ceil(48 * width / height)` rounded up to a multiple of `width_step`, within `min_width` and `max_width`.
@@ -74,11 +81,22 @@ const MINERU_LEAST: u32 = 16;
 /// width that it would have alone, the others into the group's.
 #[must_use]
 pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions, numerics: Numerics) -> Vec<f32> {
+    line::tensor(crop, resized_width(crop, width, o, numerics), width as usize)
+}
+
+/// The part of an input of `width` pixels that a crop fills.
+pub(crate) fn resized_width(crop: &Image, width: u32, o: &RecognitionOptions, numerics: Numerics) -> usize {
     let size = (crop.width() as usize, crop.height() as usize);
     let by_itself = o.group > 0 && numerics == Numerics::Paddle3;
     let limit = if by_itself { paddle_width(size, o).min(width) } else { width };
     let least = if numerics == Numerics::MinerU { MINERU_LEAST } else { 0 };
-    line::tensor(crop, natural_width(size).max(least).min(limit) as usize, width as usize)
+    natural_width(size).max(least).min(limit) as usize
+}
+
+/// Class and probability of every column, as a model that takes pixels tells them: two numbers each.
+#[must_use]
+pub fn told_classes(output: &[f32]) -> Vec<(u32, f32)> {
+    output.chunks_exact(2).map(|pair| (pair[0] as u32, pair[1])).collect()
 }
 
 /// The most probable class of every time step and its probability, the first of equals as `numpy.argmax` has it.

@@ -14,7 +14,7 @@ use ort::environment::Environment;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::RunOptions;
 use ort::session::builder::{BuilderResult, SessionBuilder};
-use ort::value::{DynValue, Outlet, TensorRef, TensorRefMut, ValueType};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, TensorRefMut, ValueType};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -156,6 +156,25 @@ fn make_arena(environment: &Environment, old: bool) -> ort::Result<()> {
     }
 }
 
+/// What a run takes in.
+#[derive(Debug, Clone, Copy)]
+pub enum Input<'a> {
+    /// N x 3 x height x width, normalised.
+    Planes(&'a [f32], [usize; 4]),
+    /// N x height x width x 3 bytes, of which the model itself makes `byte * factor + offset`, channel by channel: the form of a network for
+    /// a GPU, see the Python package's `card_models`.
+    Pixels(&'a [u8], [usize; 4], &'a Normalisation),
+}
+
+/// What becomes of a byte of each channel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Normalisation {
+    /// Multiplied by this,
+    pub factor: [f32; 3],
+    /// and this added.
+    pub offset: [f32; 3],
+}
+
 /// A model that is loaded and can run.
 ///
 /// On the CPU any number of threads may run one session at once. On other devices a session belongs to one worker.
@@ -163,8 +182,9 @@ pub struct Session {
     /// Taken only by `drop`.
     inner: Option<ort::session::Session>,
     device: Device,
-    input: CString,
+    inputs: Vec<CString>,
     output: CString,
+    takes_pixels: bool,
     input_shape: Vec<i64>,
     output_shape: Vec<i64>,
 }
@@ -197,20 +217,30 @@ impl Session {
         let _inside = fork::enter();
         let environment = environment()?;
         let session = build(&environment, path, device, threads)?;
-        let io = |outlets: &[Outlet], what: &str| -> Result<(CString, Vec<i64>)> {
-            let [outlet] = outlets else {
-                let count = outlets.len();
-                return Err(Error::ModelLoad(format!("{}: the model has {count} {what}, not 1", path.display())));
-            };
-            let ValueType::Tensor { shape, .. } = outlet.dtype() else {
-                return Err(Error::ModelLoad(format!("{}: the model's {what} is not a tensor", path.display())));
-            };
-            let name = CString::new(outlet.name()).map_err(|e| Error::ModelLoad(format!("{}: {e}", path.display())))?;
-            Ok((name, shape.to_vec()))
+        let wrong = |why: String| Error::ModelLoad(format!("{}: {why}", path.display()));
+        let first = |outlets: &[Outlet], count: usize, what: &str| -> Result<(TensorElementType, Vec<i64>)> {
+            match outlets.first().map(Outlet::dtype) {
+                Some(ValueType::Tensor { ty, shape, .. }) if outlets.len() == count => Ok((*ty, shape.to_vec())),
+                Some(_) if outlets.len() == count => Err(wrong(format!("the model's {what} is not a tensor"))),
+                _ => Err(wrong(format!("the model has {} {what}, not {count}", outlets.len()))),
+            }
         };
-        let (input, input_shape) = io(session.inputs(), "input")?;
-        let (output, output_shape) = io(session.outputs(), "output")?;
-        Ok(Self { inner: Some(session), device, input, output, input_shape, output_shape })
+        let takes_pixels = session.inputs().len() == 3;
+        let (element, input_shape) = first(session.inputs(), if takes_pixels { 3 } else { 1 }, "input")?;
+        if takes_pixels && element != TensorElementType::Uint8 {
+            return Err(wrong("the model has 3 input, not 1".into()));
+        }
+        let (_, output_shape) = first(session.outputs(), 1, "output")?;
+        let names = session.inputs().iter().chain(session.outputs()).map(|outlet| CString::new(outlet.name()));
+        let mut inputs = names.collect::<Result<Vec<_>, _>>().map_err(|e| wrong(e.to_string()))?;
+        let output = inputs.pop().unwrap_or_default();
+        Ok(Self { inner: Some(session), device, inputs, output, takes_pixels, input_shape, output_shape })
+    }
+
+    /// Whether the model takes [`Input::Pixels`], and not planes.
+    #[must_use]
+    pub fn takes_pixels(&self) -> bool {
+        self.takes_pixels
     }
 
     /// Dimensions of the input; -1 where they are free.
@@ -225,21 +255,19 @@ impl Session {
         &self.output_shape
     }
 
-    /// Runs the model on one NCHW tensor and hands its f32 output and dimensions to `read`, without a copy.
+    /// Runs the model and hands its f32 output and dimensions to `read`, without a copy.
     ///
     /// # Errors
     /// [`Error::Inference`] of `stage`; [`Error::Closed`] when `stop` ended the run; [`Error::Unavailable`] when the card is lost.
     pub fn run<R>(
         &self,
         stage: &'static str,
-        tensor: &[f32],
-        shape: [usize; 4],
+        input: Input<'_>,
         stop: &Stop,
         read: impl FnOnce(&[f32], &[i64]) -> R,
     ) -> Result<R> {
         let run = || -> ort::Result<R> {
-            let input = TensorRef::from_array_view((shape, tensor))?;
-            let Some(output) = self.run_raw(&input, None, &*self.run_options(stop)?)? else {
+            let Some(output) = self.run_raw(input, None, &*self.run_options(stop)?)? else {
                 return Err(ort::Error::new("the run gave no output"));
             };
             let (dimensions, values) = output.try_extract_tensor::<f32>()?;
@@ -248,22 +276,21 @@ impl Session {
         run().map_err(|e| self.run_error(stage, stop, &e.to_string()))
     }
 
-    /// Runs the model on one NCHW tensor and has its output, of the shape `output_shape`, written to `output`: a large one in the arena
-    /// would keep its whole region there.
+    /// Runs the model and has its output, of the shape `output_shape`, written to `output`: a large one in the arena would keep its whole
+    /// region there.
     ///
     /// # Errors
     /// As [`Session::run`], also where the output has another shape.
     pub fn run_into(
         &self,
         stage: &'static str,
-        (tensor, shape): (&[f32], [usize; 4]),
+        input: Input<'_>,
         (output, output_shape): (&mut [f32], [usize; 4]),
         stop: &Stop,
     ) -> Result<()> {
         let mut run = || -> ort::Result<_> {
-            let input = TensorRef::from_array_view((shape, tensor))?;
             let mut output = TensorRefMut::from_array_view_mut((output_shape, &mut *output))?;
-            self.run_raw(&input, Some(&mut output), &*self.run_options(stop)?)
+            self.run_raw(input, Some(&mut output), &*self.run_options(stop)?)
         };
         run().map(drop).map_err(|e| self.run_error(stage, stop, &e.to_string()))
     }
@@ -289,15 +316,32 @@ impl Session {
     #[allow(unsafe_code)]
     fn run_raw(
         &self,
-        input: &TensorRef<'_, f32>,
+        input: Input<'_>,
         given: Option<&mut TensorRefMut<'_, f32>>,
         options: &RunOptions,
     ) -> ort::Result<Option<DynValue>> {
         let Some(session) = &self.inner else { return Err(ort::Error::new("the session is gone")) };
+        let (planes, pixels);
+        let values = match input {
+            Input::Planes(data, shape) => {
+                planes = TensorRef::from_array_view((shape, data))?;
+                vec![planes.ptr()]
+            }
+            Input::Pixels(data, shape, Normalisation { factor, offset }) => {
+                let factor = TensorRef::from_array_view(([3], &factor[..]))?;
+                let offset = TensorRef::from_array_view(([3], &offset[..]))?;
+                pixels = (TensorRef::from_array_view((shape, data))?, factor, offset);
+                vec![pixels.0.ptr(), pixels.1.ptr(), pixels.2.ptr()]
+            }
+        };
+        if values.len() != self.inputs.len() {
+            return Err(ort::Error::new("the model takes another kind of input"));
+        }
+        let names: Vec<_> = self.inputs.iter().map(|name| name.as_ptr()).collect();
         let is_given = given.is_some();
         let mut output = given.map_or(std::ptr::null_mut(), |given| given.ptr().cast_mut());
-        // SAFETY: every pointer is valid for the call: session, options, names, input and a given output are borrowed by this frame, the
-        // arrays have the one element that the counts say. A given output is written to and stays its owner's; otherwise `output` is null,
+        // SAFETY: every pointer is valid for the call: session, options, names, inputs and a given output are borrowed by this frame, the
+        // arrays have as many elements as the counts say. A given output is written to and stays its owner's; otherwise `output` is null,
         // so that the runtime allocates the value. Concurrent calls on one session happen only on the CPU provider, for which they are
         // documented to be safe; any other session is run by the one worker that owns it (`Net::session`). On success the runtime hands
         // over ownership of a value it allocated with the session's allocator, which `from_ptr` takes; the session outlives it, because it
@@ -306,9 +350,9 @@ impl Session {
             let status = (ort::api().Run)(
                 session.ptr().cast_mut(),
                 options.ptr(),
-                [self.input.as_ptr()].as_ptr(),
-                [input.ptr()].as_ptr(),
-                1,
+                names.as_ptr(),
+                values.as_ptr(),
+                names.len(),
                 [self.output.as_ptr()].as_ptr(),
                 1,
                 &raw mut output,
@@ -385,7 +429,8 @@ fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> Build
         }
         Device::Cuda(index) => builder.with_execution_providers([ort::ep::CUDA::default()
             .with_device_id(index.try_into().unwrap_or(i32::MAX))
-            // Widths vary: an exhaustive search for every new shape would cost seconds each.
+            // An exhaustive search for every new shape would cost seconds more each; the default one finds in a quarter of the time what
+            // then runs 20 times as long (H200, onnxruntime 1.31). Fusing biases fails there, and the channels-last layout is slower.
             .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
             .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
             // TF32 keeps 10 bits of mantissa: scores would differ from the CPU's by more than 1e-3.

@@ -19,7 +19,9 @@ __all__ = [
     "crops",
     "decode",
     "init",
+    "line_widths",
     "model_cache",
+    "networks",
     "next_news",
     "shut_down",
     "this_is_the_main_thread",
@@ -63,6 +65,12 @@ class Pending:
 def init(library: str, preload: list[str]) -> None: ...
 def cores() -> int:
     """Cores that this process may use, by affinity and the container's quota: as many as there are workers."""
+
+def line_widths() -> list[int]:
+    """The widths of a GPU's runs of recognition, pixels."""
+
+def networks(models: Any, model_folder: str) -> list[tuple[Path, str]]:
+    """The files of a set's networks, each with what it is: "det", "rec" or "cls"."""
 
 def crops(page: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> list[npt.NDArray[np.uint8]]:
     """Cuts boxes, (n, 4, 2), out of a BGR page as PaddleOCR 2.x does: straightened, tall ones turned left; without the GIL."""

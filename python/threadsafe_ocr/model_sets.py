@@ -60,7 +60,8 @@ def at_precision(models: Any, precision: str) -> Any:
 
     Raises ConfigError when there are none.
     """
-    if precision == "f32":
+    # fp16 is made of any set, on a GPU.
+    if precision in ("f32", "fp16"):
         return models
     known = manifest()["sets"].get(models, {}).get("precisions", {}) if isinstance(models, str) else {}
     if precision not in known:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from threadsafe_ocr import _core, documents, model_sets, rendering, runtime, waiting
+from threadsafe_ocr import _core, card_models, documents, model_sets, rendering, runtime, waiting
 from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
 from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.options import CallOptions, Color, Options, Settings
@@ -26,8 +26,9 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     """Reads text from images, from any number of threads, tasks and forked processes at once.
 
     models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
-    "cuda" or "cuda:1". precision: "f32"; "fast" costs half for print and reads nearly as well (docs/models.md). The other keywords are in
-    docs/settings.md; None means the default. Models and worker threads are loaded once a process and shared: a further object is cheap.
+    "cuda" or "cuda:1". precision: "f32"; "fast" costs half for print and reads nearly as well (docs/models.md), "fp16" is of GPUs
+    (docs/gpu.md). The other keywords are in docs/settings.md; None means the default. Models and worker threads are loaded once a process
+    and shared: a further object is cheap.
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
 
@@ -39,6 +40,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     """
 
     _arguments: tuple[Any, dict[str, Any]]
+    _device: str
 
     def __new__(
         cls,
@@ -63,8 +65,12 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         new = functools.partial(super().__new__, cls, given)
 
         def make(on: str) -> ThreadSafeOCR:
+            if on == "cpu" and precision == "fp16":
+                raise ConfigError('precision="fp16" is of GPUs, device="cuda"; a CPU has "f32" and "fast"')
             runtime.start(on)
-            made: ThreadSafeOCR = new({**native, "device": on})
+            replaced = {} if on == "cpu" else card_models.on_card(given, precision)
+            made: ThreadSafeOCR = new({**native, "replaced": replaced, "device": on})
+            made._device = on
             return made
 
         if chosen == "auto" and runtime.may_use_gpu():
@@ -378,11 +384,16 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     def warmup(self) -> None:
         """Reads a blank page, so that the first request finds everything loaded.
 
+        On a GPU it plans what is usual, which takes half a minute: every width of a line, and A4 pages. Pages of another shape than any
+        before take half a second more (docs/gpu.md).
+
         >>> ThreadSafeOCR().warmup()
         """
         blank = np.full((64, 320, 3), 255, np.uint8)
         self.read(blank)
         self.recognize(blank)
+        if self._device != "cpu":
+            card_models.plan(self)
 
     @property
     def ready(self) -> bool:

@@ -1,5 +1,6 @@
 //! The class `ThreadSafeOCR` and the answers it gives.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,10 +16,10 @@ use super::errors::{ConfigError, InvalidImageError};
 use super::exit;
 use crate::config::{DeviceConfig, EngineConfig, Options};
 use crate::engine::{Engine, Handle, Request, Setup, Size};
-use crate::models::ModelSpec;
+use crate::models::{ModelSet, ModelSpec};
 use crate::pipeline::Steps;
 use crate::runtime::{self, Device};
-use crate::{engine, process};
+use crate::{engine, process, shapes};
 
 /// Numbers of the requests that somebody should look at again, for the package's two daemon threads; new in a forked child. No lock that a
 /// vanished thread may hold.
@@ -51,6 +52,23 @@ pub(super) fn init(py: Python<'_>, library: PathBuf, preload: Vec<PathBuf>) -> P
     Ok(exit::detach(py, || runtime::init(&library, &preload))?)
 }
 
+/// The files of a set's networks, each with what it is: "det", "rec" or "cls".
+#[pyfunction]
+pub(super) fn networks(
+    py: Python<'_>,
+    models: &Bound<'_, PyAny>,
+    model_folder: PathBuf,
+) -> PyResult<Vec<(PathBuf, &'static str)>> {
+    let models = model_spec(models)?;
+    Ok(py.detach(|| ModelSet::find(&models, &model_folder))?.networks())
+}
+
+/// The widths of a GPU's runs of recognition, pixels.
+#[pyfunction]
+pub(super) fn line_widths() -> Vec<u32> {
+    shapes::WIDTHS.to_vec()
+}
+
 /// Cores that this process may use, by affinity and the container's quota: as many as there are workers.
 #[pyfunction]
 pub(super) fn cores() -> usize {
@@ -76,8 +94,9 @@ impl ThreadSafeOCR {
     #[pyo3(signature = (models, settings))]
     fn new(py: Python<'_>, models: &Bound<'_, PyAny>, settings: Bound<'_, PyDict>) -> PyResult<Self> {
         let settings = Settings(settings);
-        let mut model_folder = PathBuf::new();
+        let (mut model_folder, mut replaced) = (PathBuf::new(), HashMap::new());
         settings.take("model_folder", &mut model_folder)?;
+        settings.take("replaced", &mut replaced)?;
         let (mut config, mut device_config) = (EngineConfig::default(), DeviceConfig::default());
         settings.take_config(&mut config)?;
         settings.take_device_config(&mut device_config)?;
@@ -86,8 +105,8 @@ impl ThreadSafeOCR {
         let mut device = String::from("cpu");
         settings.take("device", &mut device)?;
         settings.finish()?;
-        let setup =
-            Setup { models: model_spec(models)?, model_folder, device: parse_device(&device)?, config, device_config };
+        let (models, device) = (model_spec(models)?, parse_device(&device)?);
+        let setup = Setup { models, model_folder, replaced, device, config, device_config };
         let handle = exit::detach(py, || Handle::new(setup))?;
         Ok(Self { handle, options })
     }

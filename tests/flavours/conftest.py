@@ -27,6 +27,8 @@ CPU, GPU = "1.32.0", "1.31.1"
 CPU_PACKAGE, GPU_PACKAGE = f"onnxruntime=={CPU}", f"onnxruntime-gpu=={GPU}"
 # What the provider is linked to. cuDNN, cuFFT and NVRTC (0.7 GB more) are opened later than these tests get.
 NVIDIA_PACKAGES = ("nvidia-cuda-runtime==13.*", "nvidia-cublas==13.*", "nvidia-curand==10.*")
+# It makes the networks' form for a card.
+ONNX = ("onnx", "ml-dtypes", "protobuf", "typing-extensions")
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Environment:
                 def emit(self, record): logged.append(record.getMessage())
             logging.getLogger("threadsafe_ocr").addHandler(Keep())
         """
-        known = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(libraries or "")}
+        known = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(libraries or ""), "THREADSAFE_OCR_CACHE": str(FOLDER / "cache")}
         done = subprocess.run(
             [self.python, "-c", textwrap.dedent(prelude) + textwrap.dedent(script)],
             env={**known, **{name: str(value) for name, value in variables.items()}},
@@ -89,7 +91,7 @@ def make_environment() -> Iterator[Callable[..., Environment]]:
     def make(name: str, *packages: tuple[str, ...]) -> Environment:
         made = Environment(FOLDER / name)
         subprocess.run([sys.executable, "-m", "venv", made.folder], check=True, timeout=120)
-        made.pip_install("numpy", str(wheel))
+        made.pip_install("numpy", *ONNX, str(wheel))
         for step in packages:
             made.pip_install(*step)
         return made
