@@ -7,9 +7,9 @@ use std::borrow::Cow;
 
 use crate::buffer;
 use crate::config::{DetectionOptions, LimitType, Numerics, ScoreMode};
-use crate::geometry::{self, Point, Quad, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow, unclip};
+use crate::geometry::{self, MinAreaRect, Point, Quad, dilate_2x2, find_contours, score_fast, score_slow, unclip};
 use crate::image::Image;
-use crate::resample::{resize_bilinear, to_planes};
+use crate::resample::{resize_bilinear, resize_bilinear_blocks, to_planes};
 
 /// The model's strides: both sides of its input are multiples of this, pixels.
 const STRIDE: f64 = 32.0;
@@ -97,11 +97,14 @@ pub fn preprocess(image: &Image, size: (u32, u32), numerics: Numerics) -> Vec<f3
     let resized = if (padded_w, padded_h) == (width, height) {
         pixels
     } else {
-        Cow::Owned(resize_bilinear(&pixels, padded_w, padded_h, width, height))
+        let resize = if numerics == Numerics::MinerU4 { resize_bilinear_blocks } else { resize_bilinear };
+        Cow::Owned(resize(&pixels, padded_w, padded_h, width, height))
     };
     let [b, g, r] = match numerics {
         Numerics::RapidOcr => [around_zero(); 3],
-        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU => [normalised(0), normalised(1), normalised(2)],
+        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU | Numerics::MinerU4 => {
+            [normalised(0), normalised(1), normalised(2)]
+        }
     };
     to_planes(&resized, width, height, width, [&b, &g, &r])
 }
@@ -152,11 +155,12 @@ pub fn postprocess(
     let contours = find_contours(&map.mask(o), map.width, map.height);
     let scale = Scale::new(map_size, image_size);
     let candidates = contours.iter().take(o.max_candidates as usize);
-    let found = candidates.filter_map(|contour| map.detect(contour, o));
+    let enclose = if numerics == Numerics::MinerU4 { geometry::min_area_rect_fused } else { geometry::min_area_rect };
+    let found = candidates.filter_map(|contour| map.detect(contour, o, enclose));
     match numerics {
         Numerics::Paddle2 => found.filter_map(|found| scale.apply_inside(found, geometry::clockwise_by_sums)).collect(),
         Numerics::Paddle3 => found.map(|found| scale.apply(found)).collect(),
-        Numerics::RapidOcr | Numerics::MinerU => {
+        Numerics::RapidOcr | Numerics::MinerU | Numerics::MinerU4 => {
             found.filter_map(|found| scale.apply_inside(found, geometry::clockwise_by_x)).collect()
         }
     }
@@ -179,8 +183,13 @@ impl Map<'_> {
     }
 
     /// One contour's box, on the map.
-    fn detect(&self, contour: &[(i32, i32)], o: &DetectionOptions) -> Option<Detected> {
-        let rect = min_area_rect(contour);
+    fn detect(
+        &self,
+        contour: &[(i32, i32)],
+        o: &DetectionOptions,
+        enclose: fn(&[(i32, i32)]) -> MinAreaRect,
+    ) -> Option<Detected> {
+        let rect = enclose(contour);
         if rect.short_side < MIN_SIDE {
             return None;
         }
@@ -192,7 +201,7 @@ impl Map<'_> {
         if score.is_nan() || score < o.box_thresh {
             return None;
         }
-        let grown = min_area_rect(&unclip(&quad, o.unclip_ratio));
+        let grown = enclose(&unclip(&quad, o.unclip_ratio));
         (grown.short_side >= MIN_GROWN_SIDE).then_some(Detected { quad: Quad(grown.corners), score })
     }
 }

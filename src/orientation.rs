@@ -7,6 +7,7 @@
 
 use crate::image::Image;
 use crate::line::{self, HEIGHT};
+use crate::resample::resize_bilinear;
 
 /// Width of the model's input, pixels.
 pub const WIDTH: usize = 192;
@@ -18,7 +19,7 @@ pub const WIDTH: usize = 192;
 pub fn preprocess(crop: &Image) -> Vec<f32> {
     let ratio = f64::from(crop.width()) / f64::from(crop.height().max(1));
     let natural = (HEIGHT as f64 * ratio).ceil() as usize;
-    line::tensor(crop, natural.min(WIDTH), WIDTH)
+    line::tensor(crop, natural.min(WIDTH), WIDTH, resize_bilinear)
 }
 
 /// What the classifier says of a line.

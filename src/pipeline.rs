@@ -485,7 +485,7 @@ fn order(quads: &[Quad], towards: Direction, numerics: Numerics, steps: Steps) -
         Numerics::Paddle2 if !steps.recognize => (0..quads.len()).collect(),
         Numerics::Paddle2 | Numerics::Paddle3 => geometry::sort_reading_order(quads, towards),
         Numerics::RapidOcr => geometry::sort_rows(quads),
-        Numerics::MinerU => (0..quads.len()).collect(),
+        Numerics::MinerU | Numerics::MinerU4 => (0..quads.len()).collect(),
     }
 }
 

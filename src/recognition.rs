@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use crate::config::{Numerics, RecognitionOptions};
 use crate::image::Image;
 use crate::line::{self, HEIGHT};
+use crate::resample::{resize_bilinear, resize_bilinear_blocks};
 
 /// The input of a crop.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -77,8 +78,9 @@ pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions, numerics: Nu
     let size = (crop.width() as usize, crop.height() as usize);
     let by_itself = o.group > 0 && numerics == Numerics::Paddle3;
     let limit = if by_itself { paddle_width(size, o).min(width) } else { width };
-    let least = if numerics == Numerics::MinerU { MINERU_LEAST } else { 0 };
-    line::tensor(crop, natural_width(size).max(least).min(limit) as usize, width as usize)
+    let least = if matches!(numerics, Numerics::MinerU | Numerics::MinerU4) { MINERU_LEAST } else { 0 };
+    let resize = if numerics == Numerics::MinerU4 { resize_bilinear_blocks } else { resize_bilinear };
+    line::tensor(crop, natural_width(size).max(least).min(limit) as usize, width as usize, resize)
 }
 
 /// The most probable class of every time step and its probability, the first of equals as `numpy.argmax` has it.
@@ -226,7 +228,10 @@ mod tests {
             let input = preprocess(&crop, 320, &paddle(), numerics);
             input[..320].iter().filter(|&&value| value > 0.9).count()
         };
-        assert_eq!([Numerics::Paddle2, Numerics::RapidOcr, Numerics::MinerU].map(width), [1, 1, 16]);
+        assert_eq!(
+            [Numerics::Paddle2, Numerics::RapidOcr, Numerics::MinerU, Numerics::MinerU4].map(width),
+            [1, 1, 16, 16]
+        );
     }
 
     #[test]

@@ -151,7 +151,7 @@ class MinerUOCR:
         width, height = _sides(box)
         if not (width and height):
             return None
-        (crop,) = _core.crops(page, box[np.newaxis])
+        (crop,) = _core.crops(page, box[np.newaxis], half=steps.numerics == "mineru4")
         # The native crop is turned left from 1.5 on.
         return np.rot90(crop, -1) if CROPS_TURNED <= height / width < steps.tall else crop
 
