@@ -546,13 +546,14 @@ impl<'a> CubicSampler<'a> {
     fn sample_half(&self, x: f32, y: f32) -> [u8; CHANNELS] {
         let (column, row) = (x.floor(), y.floor());
         let [across, down] = [cubic_line_half(x - column), cubic_line_half(y - row)];
-        let (column, row) = (column as i32, row as i32);
+        let around = |at: f32, length: i32| [-1, 0, 1, 2].map(|i| (at as i32).saturating_add(i).clamp(0, length - 1));
+        let columns = around(column, self.width).map(|column| column as usize);
+        let rows = around(row, self.height).map(|row| row as usize * self.width as usize);
         let mut sums = [0.0; CHANNELS];
-        for (i, weight) in (0i32..).zip(down) {
+        for (row, weight) in rows.into_iter().zip(down) {
             let mut line = [0.0; CHANNELS];
-            for (j, weight) in (0i32..).zip(across) {
-                let at = self.nearest(column.saturating_add(j - 1), row.saturating_add(i - 1));
-                add_half(&mut line, self.pixels[at].map(f64::from), weight);
+            for (column, weight) in columns.into_iter().zip(across) {
+                add_half(&mut line, self.pixels[row + column].map(f64::from), weight);
             }
             add_half(&mut sums, line, weight);
         }
