@@ -39,8 +39,10 @@ pub enum Numerics {
     Paddle3,
     /// `RapidOCR` 3.10: as 2.10, but corners ordered by x, a page's bytes around 0.5 and not `ImageNet`'s means, and its own order of lines.
     RapidOcr,
-    /// `MinerU` 3 and 4: corners as `RapidOCR`'s, boxes in the order they are found; it sorts and joins them itself.
+    /// `magic-pdf` 1.3, `MinerU` 2 and 3: corners as `RapidOCR`'s, boxes in the order they are found; it sorts, joins and cuts them out itself.
     MinerU,
+    /// `MinerU` 4: the same, resized and in rectangles as by `docvortex` 0.6.
+    MinerU4,
 }
 
 /// What is done to a page before lines are looked for on it, as `RapidOCR` does; 0: not done.

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use crate::buffer;
 use crate::config::{DetectionOptions, LimitType, Numerics, ScoreMode};
 use crate::error::Result;
-use crate::geometry::{self, Point, Quad, dilate_2x2, find_contours, min_area_rect, score_fast, score_slow, unclip};
+use crate::geometry::{self, MinAreaRect, Point, Quad, dilate_2x2, find_contours, score_fast, score_slow, unclip};
 use crate::image::Image;
 use crate::line;
-use crate::resample::{resize_bilinear, to_planes};
+use crate::resample::{resize_of, to_planes};
 use crate::runtime::Normalisation;
 
 /// The model's strides: both sides of its input are multiples of this, pixels.
@@ -95,29 +95,31 @@ fn padded_size(width: usize, height: usize) -> (usize, usize) {
 #[must_use]
 pub fn preprocess(image: &Image, size: (u32, u32), numerics: Numerics) -> Vec<f32> {
     let (width, height) = (size.0 as usize, size.1 as usize);
-    let resized = resized(image, width, height);
+    let resized = resized(image, width, height, numerics);
     let [b, g, r] = match numerics {
         Numerics::RapidOcr => [around_zero(); 3],
-        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU => [normalised(0), normalised(1), normalised(2)],
+        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU | Numerics::MinerU4 => {
+            [normalised(0), normalised(1), normalised(2)]
+        }
     };
     to_planes(&resized, width, height, width, [&b, &g, &r])
 }
 
-fn resized(image: &Image, width: usize, height: usize) -> Cow<'_, [u8]> {
+fn resized(image: &Image, width: usize, height: usize, numerics: Numerics) -> Cow<'_, [u8]> {
     let (padded_w, padded_h) = padded_size(image.width() as usize, image.height() as usize);
     let pixels = pad(image, padded_w, padded_h);
     if (padded_w, padded_h) == (width, height) {
         return pixels;
     }
-    Cow::Owned(resize_bilinear(&pixels, padded_w, padded_h, width, height))
+    Cow::Owned(resize_of(numerics)(&pixels, padded_w, padded_h, width, height))
 }
 
 /// The input of a model that takes pixels: the page at `size`.
 ///
 /// # Errors
 /// [`crate::Error::InvalidImage`] where `size` is empty.
-pub fn pixels(image: &Image, size: (u32, u32)) -> Result<Image> {
-    Image::new(size.0, size.1, resized(image, size.0 as usize, size.1 as usize).into_owned())
+pub fn pixels(image: &Image, size: (u32, u32), numerics: Numerics) -> Result<Image> {
+    Image::new(size.0, size.1, resized(image, size.0 as usize, size.1 as usize, numerics).into_owned())
 }
 
 /// What a model that takes pixels makes of them.
@@ -125,7 +127,7 @@ pub fn pixels(image: &Image, size: (u32, u32)) -> Result<Image> {
 pub fn normalisation(numerics: Numerics) -> Normalisation {
     match numerics {
         Numerics::RapidOcr => line::NORMALISATION,
-        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU => {
+        Numerics::Paddle2 | Numerics::Paddle3 | Numerics::MinerU | Numerics::MinerU4 => {
             let [factor, offset] = std::array::from_fn(|i| std::array::from_fn(|channel| linear(channel)[i]));
             Normalisation { factor, offset }
         }
@@ -181,11 +183,12 @@ pub fn postprocess(
     let contours = find_contours(&map.mask(o), map.width, map.height);
     let scale = Scale::new(map_size, image_size);
     let candidates = contours.iter().take(o.max_candidates as usize);
-    let found = candidates.filter_map(|contour| map.detect(contour, o));
+    let enclose = if numerics == Numerics::MinerU4 { geometry::min_area_rect_fused } else { geometry::min_area_rect };
+    let found = candidates.filter_map(|contour| map.detect(contour, o, enclose));
     match numerics {
         Numerics::Paddle2 => found.filter_map(|found| scale.apply_inside(found, geometry::clockwise_by_sums)).collect(),
         Numerics::Paddle3 => found.map(|found| scale.apply(found)).collect(),
-        Numerics::RapidOcr | Numerics::MinerU => {
+        Numerics::RapidOcr | Numerics::MinerU | Numerics::MinerU4 => {
             found.filter_map(|found| scale.apply_inside(found, geometry::clockwise_by_x)).collect()
         }
     }
@@ -208,8 +211,13 @@ impl Map<'_> {
     }
 
     /// One contour's box, on the map.
-    fn detect(&self, contour: &[(i32, i32)], o: &DetectionOptions) -> Option<Detected> {
-        let rect = min_area_rect(contour);
+    fn detect(
+        &self,
+        contour: &[(i32, i32)],
+        o: &DetectionOptions,
+        enclose: fn(&[(i32, i32)]) -> MinAreaRect,
+    ) -> Option<Detected> {
+        let rect = enclose(contour);
         if rect.short_side < MIN_SIDE {
             return None;
         }
@@ -221,7 +229,7 @@ impl Map<'_> {
         if score.is_nan() || score < o.box_thresh {
             return None;
         }
-        let grown = min_area_rect(&unclip(&quad, o.unclip_ratio));
+        let grown = enclose(&unclip(&quad, o.unclip_ratio));
         (grown.short_side >= MIN_GROWN_SIDE).then_some(Detected { quad: Quad(grown.corners), score })
     }
 }

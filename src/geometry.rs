@@ -1,7 +1,8 @@
 //! Plane geometry between the detection map and the crops: contours, boxes, their growth, their scores, their order, their crops.
 //!
 //! Everything follows what `PaddleOCR` 3.x gets from `cv2` 4.x and pyclipper 1.4, step by step and with the same roundings, so that a box
-//! here is the box there. The algorithms of `OpenCV` (Apache-2.0) and of Clipper 6.4 by Angus Johnson (BSL-1.0) are re-implemented.
+//! here is the box there. The algorithms of `OpenCV` (Apache-2.0) and of Clipper 6.4 by Angus Johnson (BSL-1.0) are re-implemented. The
+//! functions of `MinerU` 4 follow `docvortex` 0.6 instead, whose rectangles and crops round elsewhere.
 //!
 //! Coordinates are pixels, x to the right, y down; a pixel's position is its centre.
 
@@ -10,7 +11,9 @@ use std::cmp::Ordering;
 
 use crate::buffer;
 use crate::image::Image;
-use crate::resample::{perspective_transform, turn_half, turn_left, warp_perspective};
+use crate::resample::{
+    perspective_transform, perspective_transform_fused, turn_half, turn_left, warp_perspective, warp_perspective_half,
+};
 
 /// A position.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -195,14 +198,29 @@ pub struct MinAreaRect {
 /// two rectangles of the same area the same one must win. No points give a rectangle without size at the origin.
 #[must_use]
 pub fn min_area_rect(points: &[(i32, i32)]) -> MinAreaRect {
+    let rect = enclose(points, |a, b, c| a * b + c, Sides::rect);
+    MinAreaRect { corners: order_corners(rect.corners()), short_side: rect.width.min(rect.height) }
+}
+
+/// `minimum_rectangle` and `rectangle_corners` of `docvortex` 0.6, then `get_mini_boxes`: the same calipers with fused multiply-adds, the angle
+/// in [-90, 0) degrees, every corner by itself.
+#[must_use]
+pub fn min_area_rect_fused(points: &[(i32, i32)]) -> MinAreaRect {
+    let rect = enclose(points, f32::mul_add, Sides::rect_fused);
+    MinAreaRect { corners: order_corners(rect.all_corners()), short_side: rect.width.min(rect.height) }
+}
+
+/// `a * b + c`, rounded twice or once.
+type MultiplyAdd = fn(f32, f32, f32) -> f32;
+
+fn enclose(points: &[(i32, i32)], multiply_add: MultiplyAdd, rect: fn(&Sides) -> RotatedRect) -> RotatedRect {
     let hull: Vec<Point> = convex_hull(points).iter().map(|&(x, y)| Point { x: x as f32, y: y as f32 }).collect();
-    let rect = match hull[..] {
+    match hull[..] {
         [] => RotatedRect::around(Point { x: 0.0, y: 0.0 }),
         [point] => RotatedRect::around(point),
         [a, b] => RotatedRect::along(a, b),
-        _ => rotating_calipers(&hull),
-    };
-    MinAreaRect { corners: order_corners(rect.corners()), short_side: rect.width.min(rect.height) }
+        _ => rect(&rotating_calipers(&hull, multiply_add)),
+    }
 }
 
 /// `cv::RotatedRect`.
@@ -228,14 +246,44 @@ impl RotatedRect {
 
     /// `cv::RotatedRect::points`.
     fn corners(&self) -> [Point; 4] {
+        let [first, second, ..] = self.all_corners();
+        let opposite = |p: Point| Point { x: 2.0 * self.centre.x - p.x, y: 2.0 * self.centre.y - p.y };
+        [first, second, opposite(first), opposite(second)]
+    }
+
+    /// The same, but the last two are not mirrored.
+    fn all_corners(&self) -> [Point; 4] {
         let angle = f64::from(self.angle) * std::f64::consts::PI / 180.0;
         let b = angle.cos() as f32 * 0.5;
         let a = angle.sin() as f32 * 0.5;
         let Self { centre, width, height, .. } = *self;
-        let first = Point { x: centre.x - a * height - b * width, y: centre.y + b * height - a * width };
-        let second = Point { x: centre.x + a * height - b * width, y: centre.y - b * height - a * width };
-        let opposite = |p: Point| Point { x: 2.0 * centre.x - p.x, y: 2.0 * centre.y - p.y };
-        [first, second, opposite(first), opposite(second)]
+        [(-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)].map(|(up, along)| Point {
+            x: centre.x + up * (a * height) + along * (b * width),
+            y: centre.y - up * (b * height) + along * (a * width),
+        })
+    }
+}
+
+/// A rectangle by its centre and two of its sides.
+struct Sides {
+    centre: Point,
+    along: Point,
+    up: Point,
+}
+
+impl Sides {
+    fn rect(&self) -> RotatedRect {
+        let Self { centre, along, up } = *self;
+        RotatedRect { centre, width: length(along), height: length(up), angle: degrees(along) }
+    }
+
+    fn rect_fused(&self) -> RotatedRect {
+        let Self { centre, along, up } = *self;
+        if along.x == 0.0 && along.y > 0.0 {
+            return RotatedRect { centre, width: length(along), height: length(up), angle: -90.0 };
+        }
+        let angle = -f64::from(along.x).atan2(f64::from(along.y)).to_degrees() as f32;
+        RotatedRect { centre, width: length(up), height: length(along), angle }
     }
 }
 
@@ -335,13 +383,13 @@ fn quarter_turns(vector: Point, quarters: usize) -> Point {
 }
 
 /// cv2's `firstVecIsRight`.
-fn is_right_of(a: Point, b: Point) -> bool {
+fn is_right_of(a: Point, b: Point, multiply_add: MultiplyAdd) -> bool {
     let a = quarter_turns(a, 1);
-    a.x * b.x + a.y * b.y < 0.0
+    multiply_add(a.x, b.x, a.y * b.y) < 0.0
 }
 
 /// cv2's `rotatingCalipers`: four lines around a hull of three points or more turn together from edge to edge.
-fn rotating_calipers(hull: &[Point]) -> RotatedRect {
+fn rotating_calipers(hull: &[Point], multiply_add: MultiplyAdd) -> Sides {
     let n = hull.len();
     let edges: Vec<Point> = (0..n).map(|i| minus(hull[(i + 1) % n], hull[i])).collect();
     // Points that the low, right, high and left lines touch; the extremes met first.
@@ -351,17 +399,17 @@ fn rotating_calipers(hull: &[Point]) -> RotatedRect {
     let mut best = Caliper::default();
     for _ in 0..n {
         let ahead: [Point; 4] = std::array::from_fn(|i| quarter_turns(edges[touching[i]], i));
-        let lead = (1..4).fold(0, |lead, i| if is_right_of(ahead[i], ahead[lead]) { i } else { lead });
+        let lead = (1..4).fold(0, |lead, i| if is_right_of(ahead[i], ahead[lead], multiply_add) { i } else { lead });
         let inverse = inverse_length(ahead[lead]);
         let base = Point { x: ahead[lead].x * inverse, y: ahead[lead].y * inverse };
         touching[lead] = (touching[lead] + 1) % n;
-        let here = Caliper::new(hull, touching, base);
+        let here = Caliper::new(hull, touching, base, multiply_add);
         // Of equal areas the last wins, as in cv2.
         if here.area <= best.area {
             best = here;
         }
     }
-    best.rect()
+    best.sides(multiply_add)
 }
 
 /// `1 / |v|`, rounded once.
@@ -389,26 +437,26 @@ impl Default for Caliper {
 }
 
 impl Caliper {
-    fn new(hull: &[Point], touching: [usize; 4], base: Point) -> Self {
+    fn new(hull: &[Point], touching: [usize; 4], base: Point, multiply_add: MultiplyAdd) -> Self {
         let [low, right, high, left] = touching.map(|i| hull[i]);
         let across = minus(right, left);
         let up = minus(high, low);
-        let width = across.x * base.x + across.y * base.y;
-        let height = -up.x * base.y + up.y * base.x;
+        let width = multiply_add(across.x, base.x, across.y * base.y);
+        let height = multiply_add(-up.x, base.y, up.y * base.x);
         Self { base, low, left, width, height, area: width * height }
     }
 
-    fn rect(&self) -> RotatedRect {
+    fn sides(&self, multiply_add: MultiplyAdd) -> Sides {
         let Self { base: Point { x: a, y: b }, low, left, width, height, .. } = *self;
         // The corner is where the left and the low line meet.
-        let c1 = a * left.x + left.y * b;
-        let c2 = -b * low.x + low.y * a;
-        let scale = 1.0 / (a * a - -b * b);
-        let corner = Point { x: (c1 * a - c2 * b) * scale, y: (a * c2 - -b * c1) * scale };
+        let c1 = multiply_add(a, left.x, left.y * b);
+        let c2 = multiply_add(-b, low.x, low.y * a);
+        let scale = 1.0 / multiply_add(a, a, b * b);
+        let corner = Point { x: multiply_add(c1, a, -c2 * b) * scale, y: multiply_add(a, c2, b * c1) * scale };
         let along = Point { x: a * width, y: b * width };
         let up = Point { x: -b * height, y: a * height };
         let centre = Point { x: corner.x + (along.x + up.x) * 0.5, y: corner.y + (along.y + up.y) * 0.5 };
-        RotatedRect { centre, width: length(along), height: length(up), angle: degrees(along) }
+        Sides { centre, along, up }
     }
 }
 
@@ -953,14 +1001,33 @@ pub fn whole(image: &Image, upside_down: bool) -> Option<Cow<'_, Image>> {
 /// `None` where the crop is empty.
 #[must_use]
 pub fn crop(image: &Image, quad: &Quad, upside_down: bool) -> Option<Image> {
+    straighten(image, quad, upside_down, |image, target, width, height| {
+        warp_perspective(image, &perspective_transform(&quad.0, target), width, height)
+    })
+}
+
+/// The same with the roundings of `MinerU` 4, which warps by `docvortex` 0.6: [`warp_perspective_half`].
+#[must_use]
+pub fn crop_half(image: &Image, quad: &Quad) -> Option<Image> {
+    straighten(image, quad, false, |image, target, width, height| {
+        warp_perspective_half(image, &perspective_transform_fused(&quad.0, target), width, height)
+    })
+}
+
+/// `warp`: the pixels of the image that become an upright rectangle, given its corners, width and height.
+fn straighten(
+    image: &Image,
+    quad: &Quad,
+    upside_down: bool,
+    warp: impl Fn(&Image, &[Point; 4], usize, usize) -> Vec<u8>,
+) -> Option<Image> {
     let (width, height) = upright_size(quad);
     if width == 0 || height == 0 || image.pixels().is_empty() {
         return None;
     }
     let (right, bottom) = (width as f32, height as f32);
     let target = [(0.0, 0.0), (right, 0.0), (right, bottom), (0.0, bottom)].map(|(x, y)| Point { x, y });
-    let matrix = perspective_transform(&quad.0, &target);
-    let mut pixels = warp_perspective(image, &matrix, width, height);
+    let mut pixels = warp(image, &target, width, height);
     let turned = is_tall(width, height);
     if turned {
         pixels = turn_left(&pixels, width, height);
@@ -1075,6 +1142,56 @@ mod tests {
     fn a_diamond_is_its_own_rectangle() {
         let rect = min_area_rect(&[(10, 0), (20, 10), (10, 20), (0, 10)]);
         assert!((rect.short_side - 200f32.sqrt()).abs() < 1e-4);
+    }
+
+    #[test]
+    fn fused_rectangles_are_those_of_docvortex() {
+        let recorded = [
+            (
+                [(34, 16), (10, 33), (10, 16), (25, 21), (3, 1)],
+                [(-7.432_37, 8.389_593), (16.567_627, -8.610_405), (33.999_996, 15.999_997), (9.999_999, 32.999_996)],
+                29.410_88,
+            ),
+            (
+                [(3, 28), (11, 21), (36, 11), (29, 6), (12, 38)],
+                [(3.000_003_8, 28.0), (29.685_085, 3.983_424_2), (38.685_085, 13.983_424), (12.000_004, 38.0)],
+                13.453_624,
+            ),
+            (
+                [(8, 23), (18, 33), (27, 29), (22, 14), (11, 17)],
+                [(6.5, 18.499_998), (21.8, 13.399_998), (27.3, 29.899_998), (12.0, 34.999_996)],
+                16.127_615,
+            ),
+        ];
+        let mut apart = 0;
+        for (points, corners, short_side) in recorded {
+            let rect = min_area_rect_fused(&points);
+            assert_eq!(Quad(rect.corners), quad(corners));
+            assert!((rect.short_side - short_side).abs() <= 0.0);
+            apart += usize::from(min_area_rect(&points) != rect);
+        }
+        assert_eq!(apart, 3);
+        let upright_one = min_area_rect_fused(&[(10, 20), (40, 20), (40, 28), (10, 28), (22, 24)]);
+        assert_eq!(Quad(upright_one.corners), upright(10.0, 20.0, 40.0, 28.0));
+        assert!(min_area_rect_fused(&[]).short_side.abs() < 1e-9);
+        assert!(min_area_rect_fused(&[(0, 0), (2, 2), (9, 9)]).short_side.abs() < 1e-9);
+    }
+
+    #[test]
+    fn crops_in_half_precision_are_those_of_docvortex() {
+        let pixels = (0..12 * 9 * 3).map(|i| (i * 7 % 251) as u8).collect::<Vec<_>>();
+        let image = Image::new(12_u32, 9_u32, pixels).unwrap();
+        let slanted = quad([(2.0, 1.0), (9.0, 3.0), (8.0, 7.0), (1.0, 5.0)]);
+        let cut = crop_half(&image, &slanted).unwrap();
+        assert_eq!((cut.width(), cut.height()), (7, 4));
+        let recorded: [u8; 84] = [
+            43, 50, 57, 64, 71, 78, 86, 93, 100, 107, 114, 121, 128, 135, 142, 149, 156, 163, 171, 178, 185, 38, 45,
+            52, 59, 66, 73, 80, 87, 94, 102, 108, 116, 123, 130, 137, 144, 151, 158, 165, 172, 180, 34, 42, 48, 56, 63,
+            70, 77, 84, 91, 98, 105, 112, 120, 127, 134, 141, 148, 155, 162, 169, 176, 31, 38, 45, 53, 60, 67, 74, 81,
+            88, 95, 102, 109, 116, 123, 130, 138, 144, 152, 159, 166, 173,
+        ];
+        assert_eq!(cut.pixels(), recorded);
+        assert!(crop_half(&image, &upright(3.0, 3.0, 3.0, 5.0)).is_none());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use crate::error::Result;
 use crate::image::Image;
-use crate::resample::{resize_bilinear, to_planes};
+use crate::resample::{Resize, to_planes};
 use crate::runtime::Normalisation;
 
 /// Height of their input, pixels.
@@ -20,8 +20,8 @@ pub const NORMALISATION: Normalisation = Normalisation { factor: [1.0 / 127.5; 3
 pub const NOTHING: u8 = 127;
 
 /// A crop, resized to `resized_w` x 48.
-pub(crate) fn resized(crop: &Image, resized_w: usize) -> Result<Image> {
-    let pixels = resize_bilinear(crop.pixels(), crop.width() as usize, crop.height() as usize, resized_w, HEIGHT);
+pub(crate) fn resized(crop: &Image, resized_w: usize, resize: Resize) -> Result<Image> {
+    let pixels = resize(crop.pixels(), crop.width() as usize, crop.height() as usize, resized_w, HEIGHT);
     Image::new(resized_w as u32, HEIGHT as u32, pixels)
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn lay(resized: &Image, place: &mut [u8], width: usize) {
 }
 
 /// A crop, resized to `resized_w` x 48, normalised and zero-padded on the right to `width`: 3 x 48 x `width`.
-pub(crate) fn tensor(crop: &Image, resized_w: usize, width: usize) -> Vec<f32> {
-    let resized = resize_bilinear(crop.pixels(), crop.width() as usize, crop.height() as usize, resized_w, HEIGHT);
+pub(crate) fn tensor(crop: &Image, resized_w: usize, width: usize, resize: Resize) -> Vec<f32> {
+    let resized = resize(crop.pixels(), crop.width() as usize, crop.height() as usize, resized_w, HEIGHT);
     to_planes(&resized, resized_w, HEIGHT, width, [&NORMALISED; 3])
 }

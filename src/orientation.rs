@@ -7,6 +7,7 @@
 
 use crate::image::Image;
 use crate::line::{self, HEIGHT};
+use crate::resample::resize_bilinear;
 
 /// Width of the model's input, pixels.
 pub const WIDTH: usize = 192;
@@ -16,7 +17,7 @@ pub const WIDTH: usize = 192;
 /// The crop keeps its ratio, at most 192 wide, with zeros to its right, as `resize_norm_img` of `PaddleOCR` 2.x.
 #[must_use]
 pub fn preprocess(crop: &Image) -> Vec<f32> {
-    line::tensor(crop, resized_width(crop), WIDTH)
+    line::tensor(crop, resized_width(crop), WIDTH, resize_bilinear)
 }
 
 /// The part of the input that a crop fills.

@@ -23,6 +23,7 @@ use crate::models::{Costs, Trust};
 use crate::orientation::{self, Doubt, Opinion, SecondReading, Verdict};
 use crate::permits::Permit;
 use crate::recognition::{self, Reading, Width};
+use crate::resample::{Resize, resize_bilinear, resize_of};
 use crate::runtime::{Input as Feed, Net};
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::Lane;
@@ -461,12 +462,18 @@ impl Found {
     }
 
     /// What its worker takes: the pixels it cuts out itself, or the line as it goes in, turned and `resized_width` wide.
-    fn fed(&self, page: &Page, upside_down: bool, resized_width: impl FnOnce(&Image) -> usize) -> Result<Arc<Image>> {
+    fn fed(
+        &self,
+        page: &Page,
+        upside_down: bool,
+        resize: Resize,
+        resized_width: impl FnOnce(&Image) -> usize,
+    ) -> Result<Arc<Image>> {
         if !page.nets.take_pixels {
             return Ok(Arc::clone(&self.image));
         }
         let crop = cut(&self.image, self.cut_out.as_ref(), upside_down)?;
-        line::resized(&crop, resized_width(&crop)).map(Arc::new)
+        line::resized(&crop, resized_width(&crop), resize).map(Arc::new)
     }
 
     /// Of the pixels around it, which tells most unlike lines apart without cutting them out; none where it does not stand upright.
@@ -494,7 +501,11 @@ async fn look(page: &Page, image: &Arc<Image>, size: (u32, u32)) -> Result<Vec<D
     let bytes = to_reserve(pixels as usize * nets.costs.detection_bytes_per_pixel);
     let item = Item {
         net: Arc::clone(&nets.det),
-        image: if nets.take_pixels { Arc::new(detection::pixels(image, size)?) } else { Arc::clone(image) },
+        image: if nets.take_pixels {
+            Arc::new(detection::pixels(image, size, options.numerics)?)
+        } else {
+            Arc::clone(image)
+        },
         work: Work::Detect { size, numerics: options.numerics },
     };
     let answers = page.pool.submit(page.progress.page, vec![(lane, cost, bytes, item)], expected).await?;
@@ -541,7 +552,7 @@ fn order(quads: &[Quad], towards: Direction, numerics: Numerics, steps: Steps) -
         Numerics::Paddle2 if !steps.recognize => (0..quads.len()).collect(),
         Numerics::Paddle2 | Numerics::Paddle3 => geometry::sort_reading_order(quads, towards),
         Numerics::RapidOcr => geometry::sort_rows(quads),
-        Numerics::MinerU => (0..quads.len()).collect(),
+        Numerics::MinerU | Numerics::MinerU4 => (0..quads.len()).collect(),
     }
 }
 
@@ -698,7 +709,7 @@ async fn read_by(page: &Page, reader: &Reader, lines: &[(&Found, bool)]) -> Resu
         // A run takes the memory of all its places, blank ones too.
         let bytes = to_reserve(width as usize * reader.bytes_per_pixel * run_size) / run_size;
         let options = Arc::clone(&page.options);
-        let image = line.fed(page, upside_down, |crop| {
+        let image = line.fed(page, upside_down, resize_of(page.options.numerics), |crop| {
             recognition::resized_width(crop, width, &options.recognition, options.numerics)
         })?;
         let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size };
@@ -723,7 +734,7 @@ async fn opinions(page: &Page, found: &[Found]) -> Result<Option<Vec<Opinion>>> 
     let run_size = nets.orientation_run_size;
     let items = found.iter().map(|line| {
         let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size };
-        let image = line.fed(page, false, orientation::resized_width)?;
+        let image = line.fed(page, false, resize_bilinear, orientation::resized_width)?;
         let work = Work::Orient { cut_out: line.cut_out, run_size };
         Ok((lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image, work }))
     });

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use crate::config::{Numerics, RecognitionOptions};
 use crate::image::Image;
 use crate::line::{self, HEIGHT};
+use crate::resample::resize_of;
 
 /// The input of a crop.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -81,7 +82,7 @@ const MINERU_LEAST: u32 = 16;
 /// width that it would have alone, the others into the group's.
 #[must_use]
 pub fn preprocess(crop: &Image, width: u32, o: &RecognitionOptions, numerics: Numerics) -> Vec<f32> {
-    line::tensor(crop, resized_width(crop, width, o, numerics), width as usize)
+    line::tensor(crop, resized_width(crop, width, o, numerics), width as usize, resize_of(numerics))
 }
 
 /// The part of an input of `width` pixels that a crop fills.
@@ -89,7 +90,7 @@ pub(crate) fn resized_width(crop: &Image, width: u32, o: &RecognitionOptions, nu
     let size = (crop.width() as usize, crop.height() as usize);
     let by_itself = o.group > 0 && numerics == Numerics::Paddle3;
     let limit = if by_itself { paddle_width(size, o).min(width) } else { width };
-    let least = if numerics == Numerics::MinerU { MINERU_LEAST } else { 0 };
+    let least = if matches!(numerics, Numerics::MinerU | Numerics::MinerU4) { MINERU_LEAST } else { 0 };
     natural_width(size).max(least).min(limit) as usize
 }
 
@@ -244,7 +245,10 @@ mod tests {
             let input = preprocess(&crop, 320, &paddle(), numerics);
             input[..320].iter().filter(|&&value| value > 0.9).count()
         };
-        assert_eq!([Numerics::Paddle2, Numerics::RapidOcr, Numerics::MinerU].map(width), [1, 1, 16]);
+        assert_eq!(
+            [Numerics::Paddle2, Numerics::RapidOcr, Numerics::MinerU, Numerics::MinerU4].map(width),
+            [1, 1, 16, 16]
+        );
     }
 
     #[test]

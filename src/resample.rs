@@ -2,18 +2,27 @@
 //!
 //! The models were trained, and `PaddleOCR` runs, on pixels that `cv2` resampled in fixed point; other filters cost accuracy that no later
 //! step can give back. The algorithms of `OpenCV` (Apache-2.0) are re-implemented here: `cv::resize` with `INTER_LINEAR`,
-//! `cv::warpPerspective` with `INTER_CUBIC` and `BORDER_REPLICATE`, `cv::getPerspectiveTransform`.
+//! `cv::warpPerspective` with `INTER_CUBIC` and `BORDER_REPLICATE`, `cv::getPerspectiveTransform`. Beside them is the crop of `docvortex` 0.6.
 //!
 //! Images are BGR, 8 bits a channel, rows packed.
 
 use std::sync::LazyLock;
 
 use crate::buffer;
+use crate::config::Numerics;
 use crate::geometry::Point;
 use crate::image::Image;
 
 /// Bytes of a pixel.
 const CHANNELS: usize = 3;
+
+/// [`resize_bilinear`] or [`resize_bilinear_blocks`].
+pub(crate) type Resize = fn(&[u8], usize, usize, usize, usize) -> Vec<u8>;
+
+/// Whose it is.
+pub(crate) fn resize_of(numerics: Numerics) -> Resize {
+    if numerics == Numerics::MinerU4 { resize_bilinear_blocks } else { resize_bilinear }
+}
 
 /// `cv2.resize(src, (dst_w, dst_h), interpolation=INTER_LINEAR)`.
 ///
@@ -158,11 +167,143 @@ fn blend_rows(upper: &[i32], lower: &[i32], tap: &Tap, out: &mut [u8]) {
     }
 }
 
+/// `resize_image(src, (dst_w, dst_h))` of `docvortex` 0.6, which does as `OpenCV` 5 on Arm: [`resize_bilinear`] unless both sides become
+/// shorter and the width by no more than two thirds. Then rows are blended before columns, by weights of 8 bits.
+#[must_use]
+pub fn resize_bilinear_blocks(src: &[u8], src_w: usize, src_h: usize, dst_w: usize, dst_h: usize) -> Vec<u8> {
+    let is_reduced = dst_w < src_w && dst_h < src_h && dst_h > 0 && dst_w * 3 >= src_w;
+    if !is_reduced || dst_w * CHANNELS < TAIL || src_w * CHANNELS < 2 * BLOCK {
+        return resize_bilinear(src, src_w, src_h, dst_w, dst_h);
+    }
+    let row_bytes = src_w * CHANNELS;
+    let taps = |(i, position): (usize, i64)| ByteTap::new(position, src_w, CHANNELS, i % CHANNELS);
+    let columns: Vec<ByteTap> = block_positions(src_w, dst_w).into_iter().enumerate().map(taps).collect();
+    let rows = Scale::new(src_h, dst_h);
+    let mut blended = vec![0; row_bytes];
+    let mut dst = buffer::filled(0, dst_w * dst_h * CHANNELS);
+    for (y, out) in dst.chunks_exact_mut(dst_w * CHANNELS).enumerate() {
+        let tap = ByteTap::new(rows.centre(y), src_h, row_bytes, 0);
+        let [upper, lower] = [&src[tap.first..][..row_bytes], &src[tap.second..][..row_bytes]];
+        for ((byte, &a), &b) in blended.iter_mut().zip(upper).zip(lower) {
+            *byte = tap.blend(a, b);
+        }
+        for (byte, tap) in out.iter_mut().zip(&columns) {
+            *byte = tap.blend(blended[tap.first], blended[tap.second]);
+        }
+    }
+    dst
+}
+
+/// Bytes of the destination that are placed together, and those at a row's end.
+const BLOCK: usize = 16;
+/// See [`BLOCK`].
+const TAIL: usize = 8;
+/// Threes of blocks after which their place is reckoned anew.
+const THREES: usize = 171;
+
+/// Positions in a source of another length, with 16 bits below the pixel.
+struct Scale {
+    src: i64,
+    dst: i64,
+}
+
+impl Scale {
+    const ONE: i64 = 1 << 16;
+
+    fn new(src: usize, dst: usize) -> Self {
+        Self { src: src as i64, dst: dst as i64 }
+    }
+
+    /// A length of the destination in the source, to the nearest, half up.
+    fn length(&self, dst: i64) -> i64 {
+        (dst * self.src + self.dst / 2) / self.dst
+    }
+
+    /// Of a destination pixel's centre; half a weight's step more, since weights are cut off.
+    fn centre(&self, pixel: usize) -> i64 {
+        self.length(pixel as i64 * Self::ONE + Self::ONE / 2) - Self::ONE / 2 + 128
+    }
+}
+
+/// Where each byte of a destination row lies in its source row. Positions are stepped from block to block, and the roundings of the steps are
+/// part of the result: the bytes of one pixel may lie apart.
+fn block_positions(src_w: usize, dst_w: usize) -> Vec<i64> {
+    let (scale, bytes) = (Scale::new(src_w, dst_w), dst_w * CHANNELS);
+    // A block is made of two or of three blocks of the source.
+    let reach = if 2 * dst_w >= src_w { 2 * BLOCK } else { 3 * BLOCK };
+    let blocks = if src_w * CHANNELS >= reach { bytes / (2 * BLOCK) * 2 } else { 0 };
+    let is_inside = |block: usize| {
+        let first = block * BLOCK;
+        let source = (scale.centre(first / CHANNELS) / Scale::ONE) as usize * CHANNELS + first % CHANNELS;
+        source + reach <= src_w * CHANNELS
+    };
+    let inside = (0..blocks).rev().find(|&block| is_inside(block)).map_or(0, |last| last + 1);
+    let threes = if blocks > 3 { inside / 3 } else { 0 };
+    let mut positions = Vec::with_capacity(bytes);
+    let mut start = scale.centre(0);
+    for three in 0..threes {
+        if three % THREES == THREES - 1 {
+            start = scale.centre(three * BLOCK);
+        }
+        // Three blocks are sixteen pixels.
+        for pixels in [5, 5, 6] {
+            let phase = positions.len() % CHANNELS;
+            let pixel = |i: usize| ((i + phase) / CHANNELS) as i64;
+            positions.extend((0..BLOCK).map(|i| start + scale.length(pixel(i) * Scale::ONE)));
+            start += scale.length(pixels * Scale::ONE);
+        }
+    }
+    // The rest is placed by itself, its pixels equally far apart; the last bytes once more.
+    let step = scale.length(Scale::ONE);
+    while positions.len() < bytes {
+        let width = if positions.len() < blocks * BLOCK { BLOCK } else { TAIL };
+        positions.truncate(bytes - width);
+        let (pixel, phase) = (positions.len() / CHANNELS, positions.len() % CHANNELS);
+        positions.extend((0..width).map(|i| scale.centre(pixel) + ((i + phase) / CHANNELS) as i64 * step));
+    }
+    positions
+}
+
+/// The two source bytes, or rows of them, that make one of the destination, and the second's weight of 256.
+struct ByteTap {
+    first: usize,
+    second: usize,
+    weight: u16,
+}
+
+impl ByteTap {
+    /// `length` pixels or rows, `stride` bytes apart.
+    fn new(position: i64, length: usize, stride: usize, channel: usize) -> Self {
+        let pixel = position.div_euclid(Scale::ONE);
+        let byte = |pixel: i64| pixel.clamp(0, length as i64 - 1) as usize * stride + channel;
+        let weight = (position.rem_euclid(Scale::ONE) >> 8) as u16;
+        Self { first: byte(pixel), second: byte(pixel + 1), weight }
+    }
+
+    fn blend(&self, a: u8, b: u8) -> u8 {
+        // At most 255 * 256 + 128.
+        ((u16::from(a) * (256 - self.weight) + u16::from(b) * self.weight + 128) >> 8) as u8
+    }
+}
+
 /// `cv2.getPerspectiveTransform(src, dst)`: the row-major 3x3 matrix that takes each point of `src` to its point of `dst`.
 ///
 /// Points that fix no such matrix (three on a line) give what `cv2` gives: zeros and a final one.
 #[must_use]
 pub fn perspective_transform(src: &[Point; 4], dst: &[Point; 4]) -> [f64; 9] {
+    transform(src, dst, |a, b, c| a * b + c)
+}
+
+/// The same with fused multiply-adds, as `perspective_matrix` of `docvortex` 0.6.
+#[must_use]
+pub fn perspective_transform_fused(src: &[Point; 4], dst: &[Point; 4]) -> [f64; 9] {
+    transform(src, dst, f64::mul_add)
+}
+
+/// `a * b + c`, rounded twice or once.
+type MultiplyAdd = fn(f64, f64, f64) -> f64;
+
+fn transform(src: &[Point; 4], dst: &[Point; 4], multiply_add: MultiplyAdd) -> [f64; 9] {
     let mut system = [[0.0; 9]; 8];
     for (i, (s, d)) in src.iter().zip(dst).enumerate() {
         let (x, y) = (f64::from(s.x), f64::from(s.y));
@@ -174,7 +315,7 @@ pub fn perspective_transform(src: &[Point; 4], dst: &[Point; 4]) -> [f64; 9] {
         system[i + 4] = [0.0, 0.0, 0.0, x, y, 1.0, xy, yy, f64::from(d.y)];
     }
     let mut matrix = [0.0; 9];
-    if let Some(solution) = solve(&mut system) {
+    if let Some(solution) = solve(&mut system, multiply_add) {
         matrix[..8].copy_from_slice(&solution);
     }
     matrix[8] = 1.0;
@@ -182,7 +323,7 @@ pub fn perspective_transform(src: &[Point; 4], dst: &[Point; 4]) -> [f64; 9] {
 }
 
 /// Gauss with partial pivots, in the order of cv2's `LU`; the last column is the right-hand side. `None`: singular.
-fn solve(system: &mut [[f64; 9]; 8]) -> Option<[f64; 8]> {
+fn solve(system: &mut [[f64; 9]; 8], multiply_add: MultiplyAdd) -> Option<[f64; 8]> {
     for i in 0..8 {
         let mut pivot = i;
         for j in i + 1..8 {
@@ -199,7 +340,7 @@ fn solve(system: &mut [[f64; 9]; 8]) -> Option<[f64; 8]> {
         for row in &mut system[i + 1..] {
             let factor = row[i] * scale;
             for k in i + 1..9 {
-                row[k] += factor * lead[k];
+                row[k] = multiply_add(factor, lead[k], row[k]);
             }
         }
     }
@@ -207,7 +348,7 @@ fn solve(system: &mut [[f64; 9]; 8]) -> Option<[f64; 8]> {
     for i in (0..8).rev() {
         let mut rest = system[i][8];
         for k in i + 1..8 {
-            rest -= system[i][k] * solution[k];
+            rest = multiply_add(-system[i][k], solution[k], rest);
         }
         solution[i] = rest / system[i][i];
     }
@@ -255,6 +396,31 @@ fn warp_block(sampler: &CubicSampler, inverse: &[f64; 9], left: f64, y: f64, pix
         let y = ((y0 + m3 * dx) * scale).round_ties_even() as i32;
         *pixel = sampler.sample(x, y);
     }
+}
+
+/// `warp_image(src, matrix, (dst_w, dst_h), interpolation="cubic", border="replicate")` of `docvortex` 0.6, which does as `OpenCV` 5 on Arm.
+///
+/// As [`warp_perspective`], but positions are not kept to parts of a pixel, and Keys' cubic (a = -0.75) is reckoned in half precision: every
+/// weight and every partial sum has 11 bits.
+#[must_use]
+pub fn warp_perspective_half(src: &Image, matrix: &[f64; 9], dst_w: usize, dst_h: usize) -> Vec<u8> {
+    let mut dst = vec![0; dst_w * dst_h * CHANNELS];
+    if dst.is_empty() || src.pixels().is_empty() {
+        return dst;
+    }
+    let sampler = CubicSampler::new(src);
+    let inverse = invert(matrix).map(|value| value as f32);
+    for (y, row) in dst.chunks_exact_mut(dst_w * CHANNELS).enumerate() {
+        let starts: [f64; 3] =
+            std::array::from_fn(|i| f64::from((y as f32).mul_add(inverse[3 * i + 1], inverse[3 * i + 2])));
+        for (x, pixel) in row.as_chunks_mut().0.iter_mut().enumerate() {
+            let [across, down, scale]: [f64; 3] =
+                std::array::from_fn(|i| starts[i] + x as f64 * f64::from(inverse[3 * i]));
+            let place = |at: f64| if scale.abs() > 0.0 { (at / scale) as f32 } else { 0.0 };
+            *pixel = sampler.sample_half(place(across), place(down));
+        }
+    }
+    dst
 }
 
 /// Inverse of a row-major 3x3 matrix by cofactors, as cv2 does it; zeros when there is none.
@@ -324,7 +490,30 @@ fn cubic_square(vertical: &[f32; 4], horizontal: &[f32; 4]) -> [i16; 16] {
     weights
 }
 
-/// Reads an image at positions of 1/32 pixel.
+/// To the nearest number of half precision, ties to even: a sum with 1.5 * 2^42 times the value's power of two has no bits below its eleventh.
+/// Half precision has no finer steps than 2^-24; nothing here is too large for it.
+fn half(value: f64) -> f64 {
+    const POWER: u64 = 0x7ff << 52;
+    const LEAST: f64 = 1.0 / 16384.0;
+    const SHIFT: f64 = 1.5 * (1u64 << 42) as f64;
+    let shift = f64::from_bits(value.to_bits() & POWER).max(LEAST) * SHIFT;
+    (value + shift) - shift
+}
+
+/// As [`cubic_line`], the third weight being what the others leave; every step in half precision.
+fn cubic_line_half(x: f32) -> [f64; 4] {
+    const A: f64 = -0.75;
+    let x = half(f64::from(x));
+    let rest = half(1.0 - x);
+    let square = half(x * x);
+    let first = half(A * half(x * half(rest * rest)));
+    let second = half(square * half((A + 2.0) * x - (A + 3.0)) + 1.0);
+    let fourth = half(A * half(square * rest));
+    let third = half(half(half(1.0 - first) - second) - fourth);
+    [first, second, third, fourth]
+}
+
+/// Reads an image at positions of 1/32 pixel, or at any in half precision.
 struct CubicSampler<'a> {
     pixels: &'a [[u8; CHANNELS]],
     width: i32,
@@ -357,6 +546,24 @@ impl<'a> CubicSampler<'a> {
             self.border(column, row, weights)
         };
         sums.map(|sum| ((sum + (1 << (CUBIC_BITS - 1))) >> CUBIC_BITS).clamp(0, 255) as u8)
+    }
+
+    /// The pixel at (`x`, `y`), its weights and sums in half precision.
+    fn sample_half(&self, x: f32, y: f32) -> [u8; CHANNELS] {
+        let (column, row) = (x.floor(), y.floor());
+        let [across, down] = [cubic_line_half(x - column), cubic_line_half(y - row)];
+        let around = |at: f32, length: i32| [-1, 0, 1, 2].map(|i| (at as i32).saturating_add(i).clamp(0, length - 1));
+        let columns = around(column, self.width).map(|column| column as usize);
+        let rows = around(row, self.height).map(|row| row as usize * self.width as usize);
+        let mut sums = [0.0; CHANNELS];
+        for (row, weight) in rows.into_iter().zip(down) {
+            let mut line = [0.0; CHANNELS];
+            for (column, weight) in columns.into_iter().zip(across) {
+                add_half(&mut line, self.pixels[row + column].map(f64::from), weight);
+            }
+            add_half(&mut sums, line, weight);
+        }
+        sums.map(|sum| sum.round_ties_even().clamp(0.0, 255.0) as u8)
     }
 
     /// All sixteen neighbours are in the image.
@@ -396,6 +603,12 @@ impl<'a> CubicSampler<'a> {
 fn add_weighted(sums: &mut [i32; CHANNELS], pixel: [u8; CHANNELS], weight: i16) {
     for (sum, byte) in sums.iter_mut().zip(pixel) {
         *sum += i32::from(byte) * i32::from(weight);
+    }
+}
+
+fn add_half(sums: &mut [f64; CHANNELS], values: [f64; CHANNELS], weight: f64) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum = half(value * weight + *sum);
     }
 }
 
@@ -474,6 +687,58 @@ mod tests {
     }
 
     #[test]
+    fn reduced_rows_are_those_of_docvortex() {
+        let resized = resize_bilinear_blocks(&gradient(43, 8), 43, 8, 35, 5);
+        let third: [u8; 105] = [
+            151, 158, 165, 177, 184, 148, 131, 138, 91, 103, 110, 117, 129, 136, 143, 154, 129, 136, 120, 62, 69, 81,
+            88, 95, 107, 114, 121, 133, 140, 147, 158, 165, 172, 184, 191, 119, 102, 109, 98, 110, 117, 124, 136, 143,
+            150, 161, 101, 108, 91, 69, 76, 88, 95, 102, 114, 121, 128, 140, 147, 154, 165, 172, 179, 191, 198, 90, 91,
+            98, 105, 117, 124, 131, 143, 150, 157, 168, 72, 79, 69, 76, 83, 95, 102, 109, 121, 128, 135, 147, 154, 161,
+            172, 179, 186, 173, 79, 86, 98, 105, 112, 124, 131, 138, 150, 157, 164,
+        ];
+        assert_eq!(resized[2 * 105..][..105], third);
+        // Long rows, whose positions are reckoned anew after 171 threes of blocks; three source blocks for one.
+        for (from, to, sum) in [((2900, 4), (2880, 2), 1_070_839_745), ((700, 4), (300, 2), 102_758_206)] {
+            let resized = resize_bilinear_blocks(&gradient(from.0, from.1), from.0, from.1, to.0, to.1);
+            let weighted = resized.iter().enumerate().map(|(i, &byte)| (i % 1000 + 1) * usize::from(byte));
+            assert_eq!(weighted.sum::<usize>(), sum);
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_reduced_so_are_cv2s() {
+        for (from, to) in
+            [((43, 8), (43, 5)), ((43, 8), (14, 4)), ((43, 8), (50, 4)), ((10, 8), (9, 4)), ((43, 8), (20, 0))]
+        {
+            let src = gradient(from.0, from.1);
+            let blocks = resize_bilinear_blocks(&src, from.0, from.1, to.0, to.1);
+            assert_eq!(blocks, resize_bilinear(&src, from.0, from.1, to.0, to.1));
+        }
+        assert_eq!(resize_bilinear_blocks(&[], 0, 0, 2, 1), [0; 6]);
+        let flat = [10, 20, 30].repeat(43 * 8);
+        assert_eq!(resize_bilinear_blocks(&flat, 43, 8, 35, 5), [10, 20, 30].repeat(35 * 5));
+    }
+
+    #[test]
+    fn half_precision_has_eleven_bits_and_steps_of_two_to_the_minus_24() {
+        let bits = |exponent: i32| 2.0_f64.powi(exponent);
+        for (value, wanted) in [
+            (0.0, 0.0),
+            (255.0, 255.0),
+            (-0.75, -0.75),
+            (1.0 + bits(-11), 1.0),
+            (1.0 + 3.0 * bits(-11), 1.0 + bits(-9)),
+            (1.0 + bits(-11) + bits(-40), 1.0 + bits(-10)),
+            (2049.0, 2048.0),
+            (bits(-24), bits(-24)),
+            (-bits(-25), 0.0),
+            (1.75 * bits(-24), bits(-23)),
+        ] {
+            assert!((half(value) - wanted).abs() <= 0.0, "{value}: {}", half(value));
+        }
+    }
+
+    #[test]
     fn every_cubic_weight_set_sums_to_one() {
         assert_eq!(CUBIC_WEIGHTS.len(), 1024);
         for weights in CUBIC_WEIGHTS.iter() {
@@ -511,10 +776,19 @@ mod tests {
     }
 
     #[test]
+    fn warp_in_half_precision_of_the_identity_copies_and_repeats_the_border() {
+        let identity = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0];
+        let source = image(4, 3);
+        assert_eq!(warp_perspective_half(&source, &identity, 4, 3), source.pixels());
+        assert_eq!(warp_perspective_half(&source, &identity, 6, 1)[15..], source.pixels()[9..12]);
+    }
+
+    #[test]
     fn warp_survives_hopeless_matrices() {
         let source = image(4, 3);
         for matrix in [[0.0; 9], [f64::NAN; 9], [1e300; 9], [1.0, 0.0, 1e12, 0.0, 1.0, -1e12, 0.0, 0.0, 1.0]] {
             assert_eq!(warp_perspective(&source, &matrix, 5, 5).len(), 75);
+            assert_eq!(warp_perspective_half(&source, &matrix, 5, 5).len(), 75);
         }
     }
 

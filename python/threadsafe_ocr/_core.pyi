@@ -72,8 +72,11 @@ def line_widths() -> list[int]:
 def networks(models: Any, model_folder: str) -> list[tuple[Path, str]]:
     """The files of a set's networks, each with what it is: "det", "rec" or "cls"."""
 
-def crops(page: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> list[npt.NDArray[np.uint8]]:
-    """Cuts boxes, (n, 4, 2), out of a BGR page as PaddleOCR 2.x does: straightened, tall ones turned left; without the GIL."""
+def crops(page: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32], half: bool = False) -> list[npt.NDArray[np.uint8]]:
+    """Cuts boxes, (n, 4, 2), out of a BGR page as PaddleOCR 2.x does: straightened, tall ones turned left; without the GIL.
+
+    half: straightened as MinerU 4 does, in half precision.
+    """
 
 def decode(encoded: bytes, color: bool, max_pixels: int) -> npt.NDArray[np.uint8]:
     """Decodes as `cv2.imdecode`: IMREAD_COLOR for `color`, else IMREAD_UNCHANGED (8 bits a sample, HxWx3 or HxWx4); without the GIL."""

@@ -10,7 +10,7 @@ Color = Literal["bgr", "rgb"]
 class Options(TypedDict, total=False):
     """What a call may be given, and the constructor for all calls."""
 
-    numerics: Literal["paddle2", "paddle3", "rapidocr", "mineru"] | None
+    numerics: Literal["paddle2", "paddle3", "rapidocr", "mineru", "mineru4"] | None
     page_max_side: int | None
     page_min_side: int | None
     page_pad_ratio: float | None

@@ -248,6 +248,7 @@ impl<'py> Settings<'py> {
             ("paddle3", Numerics::Paddle3),
             ("rapidocr", Numerics::RapidOcr),
             ("mineru", Numerics::MinerU),
+            ("mineru4", Numerics::MinerU4),
         ];
         self.take_choice("numerics", &mut options.numerics, &whose)?;
         let p = &mut options.page;

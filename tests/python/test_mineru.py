@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,21 @@ def test_magic_pdf_before_1_3_is_called_as_the_paddleocr_that_it_was(reader: Min
     # The later ones have no `cls`, and no seconds.
     assert [one[0] for one in reader(page)[1]] == [text]
     assert [reader(page, formula), reader(page, mfd_res=formula), reader(blank), reader(None)] == [(None, None)] * 4
+
+
+@pytest.mark.parametrize("profile", [profiles.MINERU4, profiles.MINERU3_4])
+def test_lines_are_grouped_in_mineru4s_order_and_answered_in_that_of_the_call(profile: profiles.Profile) -> None:
+    class Engine:
+        def recognize(self, lines: list[np.ndarray]) -> list[SimpleNamespace]:
+            self.seen = [int(line[0, 0, 0]) for line in lines]
+            return [SimpleNamespace(text=str(number), score=0.9) for number in self.seen]
+
+    lines = [np.full((10, 40 + 10 * (i % 3), 3), i, np.uint8) for i in range(40)]
+    engine = Engine()
+    read, _ = ocr.TextRecognizer(engine, profile)(lines)  # type: ignore[arg-type]
+    assert [text for text, _ in read] == [str(i) for i in range(40)]
+    numpys = np.argsort([line.shape[1] / line.shape[0] for line in lines]).tolist()
+    assert engine.seen == (numpys if profile is profiles.MINERU4 else list(range(40)))
 
 
 def test_every_kind_of_image_is_read(reader: MinerUOCR) -> None:

@@ -79,7 +79,7 @@ class MinerUOCR:
             rec_max_width=profile.max_width,
         )
         self.text_detector = TextDetector(self.engine)
-        self.text_recognizer = TextRecognizer(self.engine, profile.empty_score)
+        self.text_recognizer = TextRecognizer(self.engine, profile)
 
     def ocr(
         self,
@@ -151,7 +151,7 @@ class MinerUOCR:
         width, height = _sides(box)
         if not (width and height):
             return None
-        (crop,) = _core.crops(page, box[np.newaxis])
+        (crop,) = _core.crops(page, box[np.newaxis], half=steps.numerics == "mineru4")
         # The native crop is turned left from 1.5 on.
         return np.rot90(crop, -1) if CROPS_TURNED <= height / width < steps.tall else crop
 
@@ -211,8 +211,8 @@ class TextDetector:
 class TextRecognizer:
     """Texts of lines."""
 
-    def __init__(self, engine: ThreadSafeOCR, empty_score: float) -> None:
-        self._engine, self._empty_score = engine, empty_score
+    def __init__(self, engine: ThreadSafeOCR, profile: Profile) -> None:
+        self._engine, self._profile = engine, profile
 
     def __call__(
         self,
@@ -224,10 +224,18 @@ class TextRecognizer:
         """[(text, score), ...] in the order of the images, and the seconds it took. All lines of a call are one request."""
         begun = time.perf_counter()
         with _progress(len(img_list), tqdm_enable, tqdm_desc, tqdm_progress_bar) as progress:
-            lines = self._engine.recognize(list(img_list)) if len(img_list) else []
+            order = self._order(img_list)
+            lines = self._engine.recognize([img_list[i] for i in order]) if order else []
             progress.update(len(img_list))
-        read = [(line.text, line.score if line.text else self._empty_score) for line in lines]  # type: ignore[union-attr]
-        return read, time.perf_counter() - begun
+        read = [(line.text, line.score if line.text else self._profile.empty_score) for line in lines]  # type: ignore[union-attr]
+        return [text for _, text in sorted(zip(order, read, strict=True))], time.perf_counter() - begun
+
+    def _order(self, img_list: Sequence[Pixels]) -> list[int]:
+        """MinerU groups lines in the order of numpy's sort, which is not stable: equally long lines come in its own order, which the engine
+        keeps."""
+        if self._profile.numerics != "mineru4":
+            return list(range(len(img_list)))
+        return [int(i) for i in np.argsort([image.shape[1] / max(image.shape[0], 1) for image in img_list])]
 
 
 def _device(given: str | None) -> str:

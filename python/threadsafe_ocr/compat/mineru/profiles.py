@@ -14,7 +14,7 @@ class Profile:
     # Model sets of detection and of recognition.
     det: str
     rec: str
-    numerics: Literal["paddle2", "mineru"] = "mineru"
+    numerics: Literal["paddle2", "mineru", "mineru4"] = "mineru"
     # Detection's input is never longer, pixels; before 3.0 there was no bound but `limit`.
     det_max_side: int = 4000
     # Recognition: lines padded together, and the widest input, pixels.
@@ -33,8 +33,8 @@ class Profile:
     paddle: bool = False
 
 
-MINERU4 = Profile(det="v6-tiny", rec="v6-small")
-MINERU3_4 = replace(MINERU4, det="v6-small")
+MINERU4 = Profile(det="v6-tiny", rec="v6-small", numerics="mineru4")
+MINERU3_4 = replace(MINERU4, det="v6-small", numerics="mineru")
 MINERU3_1_15 = replace(MINERU3_4, det="v5-mobile", rec="v5-mobile")
 MINERU3 = replace(MINERU3_1_15, max_width=1280)
 MINERU2_7 = replace(MINERU3, tall=2.0, turns_slices=False)
