@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,25 +135,41 @@ class MinerUOCR:
     def _read(self, page: Pixels, formulas: Sequence[dict[str, Any]] | None) -> tuple[list[boxes.Box], list[Text], dict[str, float]]:
         begun = time.perf_counter()
         found, det = self._find(page, formulas)
-        cut = [(box, crop) for box in found if (crop := self._crop(page, box)) is not None]
+        cut = self._cut(page, found)
         read, rec = self.text_recognizer([crop for _, crop in cut])
         kept = [(box, text) for (box, _), text in zip(cut, read, strict=True) if text[1] >= self.drop_score]
         seconds = _seconds(det=det, rec=rec, whole=time.perf_counter() - begun)
         return [box for box, _ in kept], [text for _, text in kept], seconds
 
-    def _crop(self, page: Pixels, box: boxes.Box) -> Pixels | None:
+    def _cut(self, page: Pixels, found: Iterable[boxes.Box]) -> list[tuple[boxes.Box, Pixels]]:
+        """The boxes that have a crop, each with it."""
+        crops = [(box, self._sliced(page, box)) for box in found]
+        slanted = [box for box, crop in crops if crop is None and all(_sides(box))]
+        # One call: it copies the page.
+        straightened = iter(_core.crops(page, np.stack(slanted), half=self.profile.numerics == "mineru4") if slanted else ())
+        cut = []
+        for box, crop in crops:
+            if crop is None:
+                width, height = _sides(box)
+                if not (width and height):
+                    continue
+                crop = next(straightened)
+                # The native crop is turned left from 1.5 on.
+                if CROPS_TURNED <= height / width < self.profile.tall:
+                    crop = np.rot90(crop, -1)
+            cut.append((box, crop))
+        return cut
+
+    def _sliced(self, page: Pixels, box: boxes.Box) -> Pixels | None:
+        """An upright line's pixels as they are; None where it has to be straightened."""
         steps = self.profile
-        if steps.slices and boxes.is_upright(box):
-            (left, top), (right, bottom) = box.min(axis=0).astype(int), box.max(axis=0).astype(int)
-            crop = page[top:bottom, left:right]
-            if crop.size:
-                return _turned(crop, steps.tall) if steps.turns_slices else crop
-        width, height = _sides(box)
-        if not (width and height):
+        if not (steps.slices and boxes.is_upright(box)):
             return None
-        (crop,) = _core.crops(page, box[np.newaxis], half=steps.numerics == "mineru4")
-        # The native crop is turned left from 1.5 on.
-        return np.rot90(crop, -1) if CROPS_TURNED <= height / width < steps.tall else crop
+        (left, top), (right, bottom) = box.min(axis=0).astype(int), box.max(axis=0).astype(int)
+        crop = page[top:bottom, left:right]
+        if not crop.size:
+            return None
+        return _turned(crop, steps.tall) if steps.turns_slices else crop
 
 
 CROPS_TURNED = 1.5
