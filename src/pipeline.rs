@@ -126,6 +126,12 @@ pub(crate) struct Reader {
     pub bytes_per_pixel: usize,
 }
 
+impl Reader {
+    fn cost(&self, line: &Found) -> f64 {
+        f64::from(line.width.pixels) * self.ms_per_pixel
+    }
+}
+
 /// The recogniser that goes first.
 #[derive(Debug)]
 pub(crate) struct FirstReader {
@@ -461,6 +467,13 @@ impl Found {
         }
     }
 
+    /// Once, for all that reads it; a core's worker cuts it out in each of its runs.
+    fn cut_out(&mut self) {
+        if let Some(crop) = self.cut_out.as_ref().and_then(|quad| geometry::crop(&self.image, quad, false)) {
+            (self.image, self.cut_out) = (Arc::new(crop), None);
+        }
+    }
+
     /// What its worker takes: the pixels it cuts out itself, or the line as it goes in, turned and `resized_width` wide.
     fn fed(
         &self,
@@ -530,15 +543,19 @@ async fn find_lines(page: &Page, image: &Arc<Image>) -> Result<Vec<Found>> {
         let (quad, score) = (quads[i], boxes[i].score);
         let cut_out = if numerics == Numerics::Paddle3 { geometry::crop_quad(&quad) } else { quad };
         let (w, h, sideways) = geometry::crop_size(&cut_out);
-        let now = if nets.take_pixels { geometry::crop(image, &cut_out, false) } else { None };
-        let (image, cut_out) = match now {
-            Some(crop) => (Arc::new(crop), None),
-            None => (Arc::clone(image), Some(cut_out)),
-        };
+        let (image, cut_out) = (Arc::clone(image), Some(cut_out));
         Found { image, quad, cut_out, score, size: (w, h), sideways, width: Width::default() }
     };
     // Boxes without a crop are dropped, as PaddleOCR 3.x does.
-    let found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
+    let mut found = lay_out(page, order.into_iter().map(line).filter(|line| line.size.0 > 0).collect());
+    if nets.take_pixels {
+        for (i, line) in found.iter_mut().enumerate() {
+            line.cut_out();
+            if i % 16 == 15 {
+                give_way().await;
+            }
+        }
+    }
     // A blank page, as the warm-up's, says nothing of those with text.
     if !found.is_empty() {
         nets.learn(recognition_cost(nets, &found), nets.detection_cost(area(image)));
@@ -701,27 +718,34 @@ async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>>
 }
 
 async fn read_by(page: &Page, reader: &Reader, lines: &[(&Found, bool)]) -> Result<Vec<Read>> {
-    let run_size = page.nets.run_size;
-    let items = lines.iter().map(|&(line, upside_down)| {
-        let width = line.width.pixels;
-        let lane = Lane { group: reader.group, stage: 2, shape: [width, 0], net: reader.net.id, run_size };
-        let cost = f64::from(width) * reader.ms_per_pixel;
-        // A run takes the memory of all its places, blank ones too.
-        let bytes = to_reserve(width as usize * reader.bytes_per_pixel * run_size) / run_size;
-        let options = Arc::clone(&page.options);
-        let image = line.fed(page, upside_down, resize_of(page.options.numerics), |crop| {
-            recognition::resized_width(crop, width, &options.recognition, options.numerics)
-        })?;
-        let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size };
-        let item = Item { net: Arc::clone(&reader.net), image, work };
-        Ok((lane, cost, bytes, item))
-    });
-    let answers = page.pool.submit(page.progress.page, items.collect::<Result<_>>()?, 0.0).await?;
+    // For a card lines are made as they go in, 9 times as large as they were where print is small: not all of a page at once.
+    let at_once = if page.nets.take_pixels { 8 * page.nets.run_size } else { lines.len().max(1) };
+    let mut left: f64 = lines.iter().map(|(line, _)| reader.cost(line)).sum();
+    let mut answers = Vec::with_capacity(lines.len());
+    for lines in lines.chunks(at_once) {
+        let items = lines.iter().map(|&(line, upside_down)| to_read(page, reader, line, upside_down));
+        let items = items.collect::<Result<Vec<_>>>()?;
+        left -= items.iter().map(|(_, cost, ..)| cost).sum::<f64>();
+        answers.extend(page.pool.submit(page.progress.page, items, left.max(0.0)).await?);
+    }
     let read = answers.into_iter().map(|answer| match answer {
         Output::Classes(classes) => Ok((recognition::ctc_decode(&classes, &reader.dictionary), classes.len())),
         _ => Err(unexpected("recognition")),
     });
     read.collect()
+}
+
+fn to_read(page: &Page, reader: &Reader, line: &Found, upside_down: bool) -> Result<(Lane, f64, usize, Item)> {
+    let (width, run_size) = (line.width.pixels, page.nets.run_size);
+    let lane = Lane { group: reader.group, stage: 2, shape: [width, 0], net: reader.net.id, run_size };
+    // A run takes the memory of all its places, blank ones too.
+    let bytes = to_reserve(width as usize * reader.bytes_per_pixel * run_size) / run_size;
+    let options = Arc::clone(&page.options);
+    let image = line.fed(page, upside_down, resize_of(options.numerics), |crop| {
+        recognition::resized_width(crop, width, &options.recognition, options.numerics)
+    })?;
+    let work = Work::Recognize { cut_out: line.cut_out, upside_down, width, options, run_size };
+    Ok((lane, reader.cost(line), bytes, Item { net: Arc::clone(&reader.net), image, work }))
 }
 
 /// What the classifier says of every line; none where nobody is to look.

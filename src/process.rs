@@ -328,9 +328,9 @@ fn check_recognition(rec: &Net, model: &Recogniser) -> Result<Vec<String>> {
             model.file.display()
         )));
     };
-    // What takes pixels tells a class and its probability, not one number for each class.
-    let is_known = classes > 0 && !rec.takes_pixels();
-    let classes = if is_known { classes as usize } else { model.characters.len() + 2 };
+    let told =
+        if rec.takes_pixels() { rec.classes() } else { usize::try_from(classes).ok().filter(|&count| count > 0) };
+    let classes = told.unwrap_or(model.characters.len() + 2);
     dictionary(&model.characters, classes, &model.file)
 }
 

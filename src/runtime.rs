@@ -14,7 +14,7 @@ use ort::environment::Environment;
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::RunOptions;
 use ort::session::builder::{BuilderResult, SessionBuilder};
-use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, TensorRefMut, ValueType};
+use ort::value::{DynValue, Outlet, TensorRef, TensorRefMut, ValueType};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
@@ -166,6 +166,9 @@ pub enum Input<'a> {
     Pixels(&'a [u8], [usize; 4], &'a Normalisation),
 }
 
+/// The inputs of a model that takes pixels.
+const PIXELS: [&str; 3] = ["card.pixels", "card.factor", "card.offset"];
+
 /// What becomes of a byte of each channel.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalisation {
@@ -185,6 +188,7 @@ pub struct Session {
     inputs: Vec<CString>,
     output: CString,
     takes_pixels: bool,
+    classes: Option<usize>,
     input_shape: Vec<i64>,
     output_shape: Vec<i64>,
 }
@@ -218,29 +222,34 @@ impl Session {
         let environment = environment()?;
         let session = build(&environment, path, device, threads)?;
         let wrong = |why: String| Error::ModelLoad(format!("{}: {why}", path.display()));
-        let first = |outlets: &[Outlet], count: usize, what: &str| -> Result<(TensorElementType, Vec<i64>)> {
+        let first = |outlets: &[Outlet], count: usize, what: &str| -> Result<Vec<i64>> {
             match outlets.first().map(Outlet::dtype) {
-                Some(ValueType::Tensor { ty, shape, .. }) if outlets.len() == count => Ok((*ty, shape.to_vec())),
+                Some(ValueType::Tensor { shape, .. }) if outlets.len() == count => Ok(shape.to_vec()),
                 Some(_) if outlets.len() == count => Err(wrong(format!("the model's {what} is not a tensor"))),
                 _ => Err(wrong(format!("the model has {} {what}, not {count}", outlets.len()))),
             }
         };
-        let takes_pixels = session.inputs().len() == 3;
-        let (element, input_shape) = first(session.inputs(), if takes_pixels { 3 } else { 1 }, "input")?;
-        if takes_pixels && element != TensorElementType::Uint8 {
-            return Err(wrong("the model has 3 input, not 1".into()));
-        }
-        let (_, output_shape) = first(session.outputs(), 1, "output")?;
+        let takes_pixels = session.inputs().iter().map(Outlet::name).eq(PIXELS);
+        let input_shape = first(session.inputs(), if takes_pixels { PIXELS.len() } else { 1 }, "input")?;
+        let output_shape = first(session.outputs(), 1, "output")?;
+        let classes = session.metadata().ok().filter(|_| takes_pixels).and_then(|told| told.custom("classes"));
+        let classes = classes.and_then(|classes| classes.parse().ok()).filter(|&classes| classes > 0);
         let names = session.inputs().iter().chain(session.outputs()).map(|outlet| CString::new(outlet.name()));
         let mut inputs = names.collect::<Result<Vec<_>, _>>().map_err(|e| wrong(e.to_string()))?;
         let output = inputs.pop().unwrap_or_default();
-        Ok(Self { inner: Some(session), device, inputs, output, takes_pixels, input_shape, output_shape })
+        Ok(Self { inner: Some(session), device, inputs, output, takes_pixels, classes, input_shape, output_shape })
     }
 
     /// Whether the model takes [`Input::Pixels`], and not planes.
     #[must_use]
     pub fn takes_pixels(&self) -> bool {
         self.takes_pixels
+    }
+
+    /// Classes of a recogniser that takes pixels, where its maker knew them: its output tells one of them, and how sure it is.
+    #[must_use]
+    pub fn classes(&self) -> Option<usize> {
+        self.classes
     }
 
     /// Dimensions of the input; -1 where they are free.

@@ -3,14 +3,17 @@
 Copying to and from a card costs time, so a page or a line travels as bytes and what comes back is small: of a recogniser's 18,710 numbers a
 column the best class and its probability. The graph is extended by that once, and kept in the cache folder.
 
-    pixels   uint8    [N, height, width, 3], the image's own order of channels
-    factor   float32  [3], offset float32 [3]: the network sees pixels * factor + offset
-    output   of recognition float32 [N, columns, 2]: class and probability; else float32 and as the network has it
+    card.pixels  uint8   [N, height, width, 3], the image's own order of channels
+    card.factor  float32 [3], card.offset float32 [3]: the network sees pixels * factor + offset
+    output       of recognition float32 [N, columns, 2], class and probability; else float32 and as the network has it
+    metadata     "classes": the recogniser's, which the output does not tell any more
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threadsafe_ocr import _core, model_sets
-from threadsafe_ocr.exceptions import EngineUnavailableError, ModelLoadError
+from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, InferenceError, InvalidImageError, ModelLoadError
 
 if TYPE_CHECKING:
     import onnx
@@ -27,110 +30,162 @@ if TYPE_CHECKING:
     from threadsafe_ocr.ocr import ThreadSafeOCR
 
 # Part of the files' names: raised with every change of the graphs made here.
-FORM = 1
-PRECISIONS = ("f32", "fp16")
+FORM = 2
 # Kept in f32 at fp16: probabilities, which thresholds look at, and the sums and squares of the normalisations, which leave fp16's range.
 SENSITIVE = ("Softmax", "Sigmoid", "ReduceMean", "Pow", "Sqrt")
+# Dimensions of what a network of each kind gives.
+ANSWERS = {"det": 4, "rec": 3, "cls": 2}
+# Seconds for planning one shape; it takes 2 to 4.
+PLANNING = 120
 
 
 def on_card(models: Any, precision: str) -> dict[Path, Path]:
-    """For each ONNX file of the models the one to load on a GPU, at a precision of PRECISIONS, else at f32.
+    """For each ONNX file of the models the one to load on a GPU; at "fp16" of recognisers in half precision, else in f32.
 
-    Raises EngineUnavailableError where the package onnx is missing, ModelLoadError where a network is not what it should be.
+    Raises EngineUnavailableError where the package onnx or a cache folder that can be written is missing, ModelLoadError where a network is
+    not what it should be, ModelNotFoundError.
     """
-    wanted = precision if precision in PRECISIONS else "f32"
-    return {file: prepared(file, kind, wanted) for file, kind in _core.networks(models, str(model_sets.folder()))}
+    prepared_files = {}
+    for file, kind in _core.networks(models, str(model_sets.folder())):
+        state = file.stat()
+        prepared_files[file] = prepared(file, kind, precision == "fp16" and kind == "rec", state.st_size, state.st_mtime_ns)
+    return prepared_files
 
 
-def prepared(file: Path, kind: str, precision: str) -> Path:
-    """The file in the form for a GPU, made where it is not in the cache folder."""
+@functools.lru_cache
+def prepared(file: Path, kind: str, half: bool, *_state: int) -> Path:
+    """The file in the form for a GPU, made where it is not in the cache folder; looked at once a process, while its state stays."""
     content = file.read_bytes()
-    name = f"{hashlib.sha256(content).hexdigest()[:16]}-{kind}-{precision}-{FORM}.onnx"
-    path = model_sets.cache() / "cuda" / name
-    if not path.is_file():
-        made = extended(content, kind, precision, file).SerializeToString()
-        try:
+    name = f"{hashlib.sha256(content).hexdigest()[:16]}-{kind}{'-fp16' if half else ''}-{FORM}.onnx"
+    try:
+        path = model_sets.cache() / ".cuda" / name
+        if not path.is_file():
+            made = extended(file, kind, half=half).SerializeToString()
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Whole or not at all: other processes may look for it now.
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{name}-", delete=False) as unfinished:
-                unfinished.write(made)
-            os.replace(unfinished.name, path)
-        except OSError as error:
-            raise EngineUnavailableError(
-                f"{path.parent}, where networks for a GPU are kept, cannot be written ({error}); set THREADSAFE_OCR_CACHE to another folder"
-            ) from error
+            _write_whole(path, made)
+    except (ConfigError, OSError) as error:
+        raise EngineUnavailableError(
+            f"networks for a GPU cannot be kept in the cache folder ({error}); set THREADSAFE_OCR_CACHE to a folder that can be written"
+        ) from error
     return path
 
 
-def extended(content: bytes, kind: str, precision: str, file: Path) -> onnx.ModelProto:
-    """The network with its steps from bytes, and to classes, at a precision of PRECISIONS."""
+def _write_whole(path: Path, content: bytes) -> None:
+    """Whole or not at all: other processes may look for it now."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as unfinished:
+        try:
+            unfinished.write(content)
+            unfinished.close()
+            # As other files of the folder: another user may run the service.
+            Path(unfinished.name).chmod(0o644)
+            os.replace(unfinished.name, path)
+        except BaseException:
+            Path(unfinished.name).unlink(missing_ok=True)
+            raise
+
+
+def extended(file: Path, kind: str, *, half: bool) -> onnx.ModelProto:
+    """The network with its steps from bytes, and to classes; `half`: its inner numbers are fp16.
+
+    Raises EngineUnavailableError where the package onnx is missing, ModelLoadError.
+    """
     try:
         import onnx
-        from onnx import TensorProto, helper
+        from onnx import version_converter
     except ImportError as error:
         raise EngineUnavailableError(
-            f'device="cuda" prepares networks with a package that is missing ({error}): pip install "threadsafe-ocr[gpu]"'
+            f'device="cuda" prepares networks with a package that is missing ({error}): pip install "onnx>=1.16"'
         ) from error
     try:
-        model = onnx.load_from_string(content)
+        model = onnx.load(file)
+        if max((entry.version for entry in model.opset_import if not entry.domain), default=0) < 11:
+            model = version_converter.convert_version(model, 11)
+        _check(model.graph, kind)
+        drop_identities(model.graph)
+        if half:
+            fuse_gelu(model)
+            to_fp16(model.graph)
+        if kind == "rec":
+            _tell_classes(model)
+        _take_pixels(model.graph)
+    # Whatever onnx makes of a file that is none.
     except Exception as error:
-        raise ModelLoadError(f"{file} cannot be read ({error}); it must be a model in ONNX format, whole and readable") from error
-    if len(model.graph.input) != 1 or len(model.graph.output) != 1:
-        raise ModelLoadError(f"{file}: the model has {len(model.graph.input)} inputs and {len(model.graph.output)} outputs, not 1")
-    drop_identities(model.graph)
-    if precision == "fp16" and kind == "rec":
-        fuse_gelu(model)
-        to_fp16(model.graph)
-    graph = model.graph
-    (image,), (answer,) = graph.input, graph.output
-    sizes = [(size.dim_param or "n", size.dim_value) for size in image.type.tensor_type.shape.dim]
-    batch, _, height, width = (value or f"{name}.{place}" for place, (name, value) in enumerate(sizes))
+        raise ModelLoadError(
+            f"{file} cannot be prepared for a GPU ({error}); it must be a {kind} model in ONNX format, whole and readable"
+        ) from error
+    return model
 
-    def tensor(name: str, kind: Any, shape: list[Any]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, kind, shape)
 
-    before = [
-        helper.make_node("Cast", ["pixels"], ["card.pixels.f32"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["card.pixels.f32", "factor"], ["card.pixels.scaled"]),
-        helper.make_node("Add", ["card.pixels.scaled", "offset"], ["card.pixels.normalised"]),
-        helper.make_node("Transpose", ["card.pixels.normalised"], [image.name], perm=[0, 3, 1, 2]),
+def _check(graph: onnx.GraphProto, kind: str) -> None:
+    weights = {weight.name for weight in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in weights]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise ValueError(f"it has {len(inputs)} inputs and {len(graph.output)} outputs, not 1")
+    del graph.input[:]
+    graph.input.extend(inputs)
+    taken, given = (len(value.type.tensor_type.shape.dim) for value in (inputs[0], graph.output[0]))
+    if (taken, given) != (4, ANSWERS[kind]):
+        raise ValueError(f"its input has {taken} dimensions and its output {given}, not 4 and {ANSWERS[kind]}")
+    batch = inputs[0].type.tensor_type.shape.dim[0].dim_value
+    if batch > 0 and kind != "det":
+        raise ValueError(f"it takes {batch} at once, and a GPU's runs take more: export it with a free first dimension")
+
+
+def _take_pixels(graph: onnx.GraphProto) -> None:
+    from onnx import TensorProto, helper
+
+    (image,) = graph.input
+    sizes = [size.dim_value or f"card.{place}" for place, size in enumerate(image.type.tensor_type.shape.dim)]
+    shapes = {"card.pixels": [sizes[0], sizes[2], sizes[3], 3], "card.factor": [3], "card.offset": [3]}
+    kinds = dict.fromkeys(shapes, TensorProto.FLOAT) | {"card.pixels": TensorProto.UINT8}
+    nodes = [
+        helper.make_node("Cast", ["card.pixels"], ["card.f32"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["card.f32", "card.factor"], ["card.scaled"]),
+        helper.make_node("Add", ["card.scaled", "card.offset"], ["card.normalised"]),
+        helper.make_node("Transpose", ["card.normalised"], [image.name], perm=[0, 3, 1, 2]),
+        *graph.node,
     ]
-    after = []
-    if kind == "rec":
-        columns = answer.type.tensor_type.shape.dim[1]
-        after = [
-            # Faster on a card than ArgMax with ReduceMax: 3.5 ms less of 20 for 16 lines of 1,280 pixels (H200).
+    del graph.input[:], graph.node[:]
+    graph.input.extend(helper.make_tensor_value_info(name, kinds[name], shape) for name, shape in shapes.items())
+    graph.node.extend(nodes)
+
+
+def _tell_classes(model: onnx.ModelProto) -> None:
+    from onnx import TensorProto, helper
+
+    graph = model.graph
+    (answer,) = graph.output
+    batch, columns, classes = answer.type.tensor_type.shape.dim
+    sizes = [batch.dim_value or "card.0", columns.dim_value or "card.columns", 2]
+    # Faster on a card than ArgMax with ReduceMax: 3.5 ms less of 20 for 16 lines of 1,280 pixels (H200).
+    graph.initializer.append(helper.make_tensor("card.one", TensorProto.INT64, [1], [1]))
+    graph.node.extend(
+        [
             helper.make_node("TopK", [answer.name, "card.one"], ["card.probability", "card.class"], axis=2),
             helper.make_node("Cast", ["card.class"], ["card.class.f32"], to=TensorProto.FLOAT),
             helper.make_node("Concat", ["card.class.f32", "card.probability"], ["card.best"], axis=2),
         ]
-        graph.initializer.append(helper.make_tensor("card.one", TensorProto.INT64, [1], [1]))
-        answer = tensor("card.best", TensorProto.FLOAT, [batch, columns.dim_value or columns.dim_param or "columns", 2])
-        del graph.output[:]
-        graph.output.append(answer)
-    nodes = [*before, *graph.node, *after]
-    del graph.input[:]
-    graph.input.extend(
-        [
-            tensor("pixels", TensorProto.UINT8, [batch, height, width, 3]),
-            tensor("factor", TensorProto.FLOAT, [3]),
-            tensor("offset", TensorProto.FLOAT, [3]),
-        ]
     )
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return model
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("card.best", TensorProto.FLOAT, sizes))
+    model.metadata_props.add(key="classes", value=str(classes.dim_value))
 
 
 def plan(ocr: ThreadSafeOCR) -> None:
-    """Runs every width of a line, and an upright and a lying A4 page, on both workers of each network, which plan them: half a minute."""
+    """Runs every width of a line, and an upright and a lying A4 page, on both workers of each network, which plan them: half a minute.
+
+    A shape that this object refuses, or for which the card has no memory, is logged and left to the requests that need it.
+    """
     # A4 at detection's first look.
-    pages = [np.full(shape, 255, np.uint8) for shape in ((1120, 800, 3), (800, 1120, 3)) for _ in range(2)]
-    for _ in ocr.read_many(pages):
-        pass
-    for width in _core.line_widths():
-        # Unlike ones, since like lines are read once; as many as two runs of orientation take.
-        ocr.recognize([np.full((48, width, 3), shade, np.uint8) for shade in range(128)])
+    pages = [np.full(shape, 255, np.uint8) for shape in ((1120, 800, 3), (800, 1120, 3))]
+    # Unlike lines, since like ones are read once; as many as two runs of orientation take.
+    lines = ([np.full((48, width, 3), shade, np.uint8) for shade in range(128)] for width in _core.line_widths())
+    shapes = [lambda page=page: list(ocr.read_many([page, page], timeout=PLANNING)) for page in pages]
+    for run in (*shapes, *(functools.partial(ocr.recognize, line, timeout=PLANNING) for line in lines)):
+        try:
+            run()
+        except (InferenceError, InvalidImageError) as error:
+            logging.getLogger("threadsafe_ocr").warning("not planned beforehand: %s", error)
 
 
 def drop_identities(graph: onnx.GraphProto) -> None:

@@ -65,7 +65,7 @@ def at_precision(models: Any, precision: str) -> Any:
         return models
     known = manifest()["sets"].get(models, {}).get("precisions", {}) if isinstance(models, str) else {}
     if precision not in known:
-        raise ConfigError(f"precision={precision!r}; the models {models!r} have: {', '.join(['f32', *known])}")
+        raise ConfigError(f"precision={precision!r}; the models {models!r} have: {', '.join(['f32', *known])}, and on a GPU fp16")
     return known[precision]
 
 

@@ -88,7 +88,7 @@ def start(device: str) -> None:
     if gpu and not has_gpu_flavour() and not os.environ.get("ORT_DYLIB_PATH"):
         raise EngineUnavailableError(
             f'device="{device}" needs the GPU build of ONNX Runtime, which is not installed: pip uninstall -y onnxruntime && '
-            'pip install "onnxruntime-gpu[cuda,cudnn]>=1.22"; it also needs an NVIDIA driver. Without a GPU use device="cpu"'
+            'pip install "onnxruntime-gpu[cuda,cudnn]>=1.22" "onnx>=1.16"; it also needs an NVIDIA driver. Without a GPU use device="cpu"'
         )
     # onnxruntime 1.29 and later send telemetry from the moment the library starts, and hang forked children at exit.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -128,7 +128,9 @@ def processor() -> Finding:
 
 def precision() -> Finding:
     """What costs less than the default."""
-    return Finding("precision", 'f32 unless another is named; precision="fast" costs half the CPU time for print and reads nearly as well')
+    on_card = '; "fp16" is of GPUs (docs/gpu.md)' if cards() else ""
+    said = 'f32 unless another is named; precision="fast" costs half the CPU time for print and reads nearly as well'
+    return Finding("precision", said + on_card)
 
 
 def cpu_quota(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:
@@ -168,8 +170,8 @@ def gpus() -> Finding:
     flavour = runtime.has_gpu_flavour()
     if not cards():
         return Finding("gpu", "none (nvidia-smi lists no card)" + ("; onnxruntime-gpu will use the CPU" if flavour else ""))
-    install = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]>=1.22"'
-    use = 'device="auto" uses cuda:0' if flavour else f"not used: {install}"
+    install = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]>=1.22" "onnx>=1.16"'
+    use = 'device="auto" uses cuda:0' if flavour and runtime.version("onnx") else f"not used: {install}"
     return Finding("gpu", f"{'; '.join(cards())}; {use}")
 
 
