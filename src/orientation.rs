@@ -32,7 +32,7 @@ pub(crate) fn resized_width(crop: &Image) -> usize {
 pub struct Opinion {
     /// The crop was so tall that it was turned left first: such lines vote among themselves.
     pub sideways: bool,
-    /// Probability that the crop is upside down.
+    /// Probability that the crop is upside down; not a number where nobody looked.
     pub turned: f32,
 }
 
@@ -72,6 +72,9 @@ pub struct SecondReading {
 
 /// A vote's sum of log-odds below this is close: of pages cut down to one to three lines, 3 % are voted the wrong way without, 0.5 % with.
 const CLOSE: f32 = 8.0;
+/// Lines that vote, where a page has more. On the 75 pages of nine sets every answer is the same with 16 as with all, of which the classifier
+/// took 7 % of `v6-cascade`'s CPU time and 4 % of `v6-small`'s.
+const ASKED: usize = 16;
 /// A first reading below this score is bad: 3 % of lines on upright pages, and 95 % of the lines of 6 characters or more on turned ones.
 const BAD: f32 = 0.8;
 /// The second reading's score must be higher by this. A sound line's is in 34 of 5,465, all of them shorter than [`LONG`].
@@ -79,12 +82,36 @@ const MARGIN: f32 = 0.15;
 /// Characters: many shorter texts read as well upside down ("0", "8", "x").
 const LONG: usize = 4;
 
+/// Which lines of a page are asked for their opinions first: at most [`ASKED`] of those that are sideways, and of those that are not.
+#[must_use]
+pub fn sample(sideways: &[bool]) -> Vec<bool> {
+    let counts = [false, true].map(|way| sideways.iter().filter(|&&other| other == way).count());
+    let mut seen = [0; 2];
+    let is_asked = |&way: &bool| {
+        let (count, place) = (counts[usize::from(way)], &mut seen[usize::from(way)]);
+        *place += 1;
+        count <= ASKED || *place * ASKED / count > (*place - 1) * ASKED / count
+    };
+    sideways.iter().map(is_asked).collect()
+}
+
+/// Whether the vote is too close for those that were asked, of lines that are not sideways, and of those that are.
+#[must_use]
+pub fn is_close(opinions: &[Opinion]) -> [bool; 2] {
+    votes(opinions).map(|vote| vote.abs() < CLOSE)
+}
+
+/// Positive where lines are upside down: of those that are not sideways, and of those that are.
+fn votes(opinions: &[Opinion]) -> [f32; 2] {
+    [false, true].map(|sideways| {
+        opinions.iter().filter(|opinion| opinion.sideways == sideways).map(|opinion| log_odds(opinion.turned)).sum()
+    })
+}
+
 /// The verdicts on a page's lines: the way most go. `thresh` is the probability from which a line objects.
 #[must_use]
 pub fn decide_page(opinions: &[Opinion], thresh: f32) -> Vec<Verdict> {
-    let votes = [false, true].map(|sideways| -> f32 {
-        opinions.iter().filter(|opinion| opinion.sideways == sideways).map(|opinion| log_odds(opinion.turned)).sum()
-    });
+    let votes = votes(opinions);
     let verdict = |&Opinion { sideways, turned: p }: &Opinion| {
         let vote = votes[usize::from(sideways)];
         let turned = vote > 0.0;
@@ -171,6 +198,32 @@ mod tests {
         let verdicts = decide_page(&page, 0.9);
         assert_eq!(turned(&verdicts), [true; 10]);
         assert_eq!(verdicts[9].doubt, Some(Doubt::Line));
+    }
+
+    #[test]
+    fn few_lines_of_a_long_page_are_asked_and_they_are_spread_over_it() {
+        let asked = |sideways: &[bool]| -> Vec<usize> {
+            sample(sideways).into_iter().enumerate().filter_map(|(i, asked)| asked.then_some(i)).collect()
+        };
+        assert_eq!(asked(&[false; ASKED]).len(), ASKED);
+        for count in [17, 31, 100, 1000] {
+            let places = asked(&vec![true; count]);
+            assert_eq!(places.len(), ASKED);
+            assert!(places.windows(2).all(|pair| pair[1] - pair[0] <= count / ASKED + 1));
+        }
+        let mut mixed = vec![false; 100];
+        mixed[50] = true;
+        assert!(asked(&mixed).contains(&50));
+        assert!(asked(&[]).is_empty());
+    }
+
+    #[test]
+    fn lines_that_were_not_asked_go_the_way_of_the_others() {
+        let silent = Opinion { sideways: false, turned: f32::NAN };
+        let verdicts = decide_page(&[TURNED, TURNED, silent, TURNED], 0.9);
+        assert_eq!(verdicts, [Verdict { turned: true, doubt: None }; 4]);
+        assert_eq!(is_close(&[TURNED, silent]), [true, true]);
+        assert_eq!(is_close(&[TURNED, TURNED, silent]), [false, true]);
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub struct TextLine {
     pub score: f32,
     /// Where it is, in the page's pixels, clockwise from the page's top left.
     pub quad: Quad,
-    /// Whether it was turned by 180 degrees, and the probability of that; none where nobody looked.
+    /// Whether it was turned by 180 degrees, and the probability of that, not a number where only others of its page were looked at; none
+    /// where nobody looked.
     pub upside_down: Option<(bool, f32)>,
     /// Where its text runs to.
     pub direction: Direction,
@@ -748,26 +749,53 @@ fn to_read(page: &Page, reader: &Reader, line: &Found, upside_down: bool) -> Res
     Ok((lane, reader.cost(line), bytes, Item { net: Arc::clone(&reader.net), image, work }))
 }
 
-/// What the classifier says of every line; none where nobody is to look.
+/// What the classifier says of the lines; none where nobody is to look.
 async fn opinions(page: &Page, found: &[Found]) -> Result<Option<Vec<Opinion>>> {
     let nets = &page.nets;
     let work = if page.steps.recognize { recognition_cost(nets, found) } else { 0.0 };
     page.progress.set_work_left(work);
     let (true, Some(net)) = (page.options.orientation.enabled, &nets.cls) else { return Ok(None) };
+    let mut opinions: Vec<_> = found.iter().map(|line| Opinion { sideways: line.sideways, turned: f32::NAN }).collect();
+    // Where lines vote, few of them tell.
+    let votes = page.steps.detect && page.options.numerics == Numerics::Paddle3;
+    let sideways: Vec<bool> = found.iter().map(|line| line.sideways).collect();
+    let first = if votes { orientation::sample(&sideways) } else { vec![true; found.len()] };
+    ask(page, net, found, &mut opinions, &first, work).await?;
+    let is_close = orientation::is_close(&opinions);
+    let rest: Vec<bool> =
+        first.iter().zip(&sideways).map(|(&asked, &sideways)| !asked && is_close[usize::from(sideways)]).collect();
+    if rest.contains(&true) {
+        ask(page, net, found, &mut opinions, &rest, work).await?;
+    }
+    Ok(Some(opinions))
+}
+
+/// Has the classifier look at the lines that are `asked`.
+async fn ask(
+    page: &Page,
+    net: &Arc<Net>,
+    found: &[Found],
+    opinions: &mut [Opinion],
+    asked: &[bool],
+    work: f64,
+) -> Result<()> {
+    let nets = &page.nets;
     let shape = [orientation::WIDTH as u32, line::HEIGHT as u32];
     let run_size = nets.orientation_run_size;
-    let items = found.iter().map(|line| {
+    let places: Vec<usize> = (0..found.len()).filter(|&i| asked[i]).collect();
+    let items = places.iter().map(|&i| {
+        let line = &found[i];
         let lane = Lane { group: nets.groups[1], stage: 1, shape, net: net.id, run_size };
         let image = line.fed(page, false, resize_bilinear, orientation::resized_width)?;
         let work = Work::Orient { cut_out: line.cut_out, run_size };
         Ok((lane, nets.costs.orientation_ms, 0, Item { net: Arc::clone(net), image, work }))
     });
     let answers = page.pool.submit(page.progress.page, items.collect::<Result<_>>()?, work).await?;
-    let opinion = |(answer, line): (_, &Found)| match answer {
-        Output::Orientation([_, turned]) => Ok(Opinion { sideways: line.sideways, turned }),
-        _ => Err(unexpected("orientation")),
-    };
-    answers.into_iter().zip(found).map(opinion).collect::<Result<_>>().map(Some)
+    for (answer, i) in answers.into_iter().zip(places) {
+        let Output::Orientation([_, turned]) = answer else { return Err(unexpected("orientation")) };
+        opinions[i].turned = turned;
+    }
+    Ok(())
 }
 
 fn unexpected(stage: &'static str) -> Error {

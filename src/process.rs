@@ -185,8 +185,6 @@ const CPU_ACTIVATION_BYTES: usize = 512 << 20;
 /// runs of 64 3,930, but few pages fill them, and a lone page waits for blank places. On a core it is 1: runs of 4 read 47.9 crops a second,
 /// single ones 51.8 (AVX2, onnxruntime 1.32, two threads).
 const CUDA_RUN_SIZE: usize = 16;
-/// Crops in a GPU's run of orientation: 2.8 ms for 64, 1.7 for 16 (H200). The net is small: on a core larger runs win nothing.
-const CUDA_ORIENTATION_RUN_SIZE: usize = 64;
 /// Workers, and so streams, of a model on a GPU: one's copies and host work overlap the other's compute.
 const CUDA_WORKERS: usize = 2;
 
@@ -267,7 +265,8 @@ impl DeviceState {
             costs: set.costs,
             groups: [det_group, cls_group],
             run_size: self.run_size,
-            orientation_run_size: if self.device == Device::Cpu { 1 } else { CUDA_ORIENTATION_RUN_SIZE },
+            // A small net: on a core larger runs win nothing.
+            orientation_run_size: if self.device == Device::Cpu { 1 } else { self.run_size },
             take_pixels,
             ratio: parking_lot::Mutex::new(set.costs.usual()),
         });

@@ -16,6 +16,8 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,8 +137,8 @@ def _take_pixels(graph: onnx.GraphProto) -> None:
     from onnx import TensorProto, helper
 
     (image,) = graph.input
-    sizes = [size.dim_value or f"card.{place}" for place, size in enumerate(image.type.tensor_type.shape.dim)]
-    shapes = {"card.pixels": [sizes[0], sizes[2], sizes[3], 3], "card.factor": [3], "card.offset": [3]}
+    sizes: list[int | str] = [size.dim_value or f"card.{place}" for place, size in enumerate(image.type.tensor_type.shape.dim)]
+    shapes: dict[str, list[int | str]] = {"card.pixels": [sizes[0], sizes[2], sizes[3], 3], "card.factor": [3], "card.offset": [3]}
     kinds = dict.fromkeys(shapes, TensorProto.FLOAT) | {"card.pixels": TensorProto.UINT8}
     nodes = [
         helper.make_node("Cast", ["card.pixels"], ["card.f32"], to=TensorProto.FLOAT),
@@ -176,16 +178,22 @@ def plan(ocr: ThreadSafeOCR) -> None:
 
     A shape that this object refuses, or for which the card has no memory, is logged and left to the requests that need it.
     """
-    # A4 at detection's first look.
-    pages = [np.full(shape, 255, np.uint8) for shape in ((1120, 800, 3), (800, 1120, 3))]
-    # Unlike lines, since like ones are read once; as many as two runs of orientation take.
-    lines = ([np.full((48, width, 3), shade, np.uint8) for shade in range(128)] for width in _core.line_widths())
-    shapes = [lambda page=page: list(ocr.read_many([page, page], timeout=PLANNING)) for page in pages]
-    for run in (*shapes, *(functools.partial(ocr.recognize, line, timeout=PLANNING) for line in lines)):
+
+    def planned(run: Callable[..., object], images: list[Any]) -> None:
         try:
-            run()
+            run(images, timeout=PLANNING)
         except (InferenceError, InvalidImageError) as error:
             logging.getLogger("threadsafe_ocr").warning("not planned beforehand: %s", error)
+
+    def read(pages: list[Any], timeout: float) -> None:
+        deque(ocr.read_many(pages, timeout=timeout), maxlen=0)
+
+    # A4 at detection's first look.
+    for shape in ((1120, 800, 3), (800, 1120, 3)):
+        planned(read, [np.full(shape, 255, np.uint8)] * 2)
+    # Unlike lines, since like ones are read once; as many as two runs take, of twice the default size.
+    for width in _core.line_widths():
+        planned(ocr.recognize, [np.full((48, width, 3), shade, np.uint8) for shade in range(64)])
 
 
 def drop_identities(graph: onnx.GraphProto) -> None:

@@ -46,7 +46,8 @@ class TextLine:
 
     text: what it says. score: how sure recognition is of it, 0 to 1. polygon: its corners, float32 (4, 2), x and y in the page's
     pixels, clockwise from the corner at the top left of the page; read-only. upside_down: whether it was turned by 180 degrees
-    before it was read, and upside_down_score the classifier's probability of that; None where nobody looked.
+    before it was read, and upside_down_score the classifier's probability of that; None where nobody looked. Of a page's lines 16 are
+    looked at, and the others go their way without a score.
 
     first_corner: which corner of the polygon is the text's own top left: 0 as on an upright page, 1 where text runs down, 2 upside down,
     3 where it runs up. column_count: columns of the recogniser's output that make up the line's length. columns, int32, and

@@ -181,7 +181,7 @@ pub(super) fn to_python(py: Python<'_>, result: OcrResult) -> PyResult<Py<PyAny>
         }
         texts.push(line.text);
         scores.push(line.score);
-        flags.push(line.upside_down);
+        flags.push(line.upside_down.map(|(turned, p)| (turned, (!p.is_nan()).then_some(p))));
         first_corners.push(line.direction as usize);
         column_counts.push(line.columns);
         for (column, probability) in line.characters {

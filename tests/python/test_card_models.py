@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
 
+from conftest import Run
 from threadsafe_ocr import ConfigError, EngineUnavailableError, ModelLoadError, ThreadSafeOCR, _core, card_models, model_sets
 
 PAGES = Path(__file__).parents[1] / "data" / "pages"
@@ -124,4 +124,4 @@ def test_a_card_plans_every_width_before_its_first_request() -> None:
         read: list[tuple[int, int]] = []
         on_card.recognize = lambda lines, timeout: read.append((lines[0].shape[1], len({line.tobytes() for line in lines})))  # type: ignore[method-assign]
         card_models.plan(on_card)
-    assert read == [(width, 128) for width in _core.line_widths()]
+    assert read == [(width, 64) for width in _core.line_widths()]
