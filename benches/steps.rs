@@ -90,7 +90,12 @@ impl Nets {
         }
         let quads: Vec<_> = boxes.iter().map(|found| geometry::crop_quad(&found.quad)).collect();
         let mut opinions = Vec::new();
-        for quad in &quads {
+        let sideways: Vec<bool> = quads.iter().map(|quad| geometry::crop_size(quad).2).collect();
+        for (quad, asked) in quads.iter().zip(orientation::sample(&sideways)) {
+            if !asked {
+                opinions.push((quad, Opinion { sideways: geometry::crop_size(quad).2, turned: f32::NAN }));
+                continue;
+            }
             let Some(crop) = clock.time("crops", || geometry::crop(&page, quad, false)) else { continue };
             let tensor = clock.time("a line's input", || orientation::preprocess(&crop));
             let shape = [1, 3, line::HEIGHT, orientation::WIDTH];
