@@ -156,8 +156,6 @@ pub struct Nets {
     pub(crate) groups: [usize; 2],
     /// Items in a run of recognition.
     pub(crate) run_size: usize,
-    /// Items in a run of orientation.
-    pub(crate) orientation_run_size: usize,
     /// The nets take pixels, in few shapes: the form for a GPU. What a run takes in is then made by the page's thread, since a card that
     /// waits for resizing idles.
     pub(crate) take_pixels: bool,
@@ -781,7 +779,8 @@ async fn ask(
 ) -> Result<()> {
     let nets = &page.nets;
     let shape = [orientation::WIDTH as u32, line::HEIGHT as u32];
-    let run_size = nets.orientation_run_size;
+    // A small net: on a core larger runs win nothing.
+    let run_size = if nets.take_pixels { nets.run_size } else { 1 };
     let places: Vec<usize> = (0..found.len()).filter(|&i| asked[i]).collect();
     let items = places.iter().map(|&i| {
         let line = &found[i];

@@ -265,8 +265,6 @@ impl DeviceState {
             costs: set.costs,
             groups: [det_group, cls_group],
             run_size: self.run_size,
-            // A small net: on a core larger runs win nothing.
-            orientation_run_size: if self.device == Device::Cpu { 1 } else { self.run_size },
             take_pixels,
             ratio: parking_lot::Mutex::new(set.costs.usual()),
         });

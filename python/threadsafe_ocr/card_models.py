@@ -224,7 +224,7 @@ def fuse_gelu(model: onnx.ModelProto) -> None:
     numbers = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
 
     def only_user(node: onnx.NodeProto, kind: str) -> onnx.NodeProto | None:
-        found = [user for user in users.get(node.output[0], []) if user.op_type != "Identity"]
+        found = users.get(node.output[0], [])
         return found[0] if len(found) == 1 and found[0].op_type == kind else None
 
     for erf in [node for node in graph.node if node.op_type == "Erf"]:
@@ -233,8 +233,8 @@ def fuse_gelu(model: onnx.ModelProto) -> None:
         half = only_user(product, "Mul") if product else None
         if not (plus and product and half and scaled) or scaled.op_type != "Div" or scaled.input[0] not in product.input:
             continue
-        constants = [numbers.get(name) for node in (scaled, plus, half) for name in node.input if name in numbers]
-        if [round(float(number.reshape(-1)[0]), 3) for number in constants if number is not None] != [1.414, 1.0, 0.5]:
+        constants = [numbers[name] for node in (scaled, plus, half) for name in node.input if name in numbers]
+        if [round(float(number.reshape(-1)[0]), 3) for number in constants] != [1.414, 1.0, 0.5]:
             continue
         half.CopyFrom(helper.make_node("Gelu", [scaled.input[0]], half.output, domain="com.microsoft"))
         for node in (scaled, erf, plus, product):

@@ -43,7 +43,6 @@ fn engine(max_queue_size: usize, max_queue_bytes: usize) -> Fake {
         costs,
         groups: [0; 2],
         run_size: 1,
-        orientation_run_size: 1,
         take_pixels: false,
         ratio: parking_lot::Mutex::new(costs.usual()),
     });
