@@ -348,7 +348,7 @@ fn check_orientation(cls: &Net, path: &Path) -> Result<()> {
     Err(Error::ModelLoad(format!("{}: {why}", path.display())))
 }
 
-/// A first small run: it finds out whether the output has the input's size, and the growth of the arena begins with it.
+/// A first small run: it finds out whether the output has the input's size.
 fn try_detection(det: &Net, set: &ModelSet) -> Result<()> {
     let session = det.session(0, false)?;
     let (planes, pixels, mut output) = (vec![0.0; 3 * 32 * 32], vec![0; 32 * 32 * 3], vec![0.0; 32 * 32]);
