@@ -29,15 +29,19 @@ struct Loaded {
     environment: Environment,
     /// The process that made the arena of large runs. A forked child makes its own: a vanished thread may hold its parent's lock.
     arena_of: u32,
+    /// The process whose arena has large pages.
+    large_pages_of: u32,
 }
 
 /// Bytes that the arena keeps.
 const FIRST_REGION: usize = 192 << 20;
 
-/// Of Linux, on most processors; where it is larger, a multiple of this is no multiple of it, and `madvise` says no.
+/// Of Linux on most processors; where it is larger, asking for it has no effect.
+#[cfg(target_os = "linux")]
 const LARGE_PAGE: usize = 2 << 20;
 
-/// What detection takes of the arena for each pixel of its input: 144 MB for 1120x800 (PP-OCRv6 small, onnxruntime 1.32).
+/// What detection takes of the arena for each pixel of its input, at most: 144 MB for 1120x800, less a pixel for larger pages (PP-OCRv6 small,
+/// onnxruntime 1.32).
 const DETECTION_BYTES_A_PIXEL: usize = 160;
 
 /// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
@@ -93,7 +97,7 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     let made = made.map_err(|e| Error::Unavailable(format!("ONNX Runtime did not start: {e}")))?;
     made.set_log_level(log_level());
     let library = library.to_owned();
-    *environment = Some(Loaded { library, environment: made, arena_of: 0 });
+    *environment = Some(Loaded { library, environment: made, arena_of: 0, large_pages_of: 0 });
     Ok(())
 }
 
@@ -135,10 +139,11 @@ fn environment() -> Result<Environment> {
 /// Makes the arena of large runs, in place of an `old` one.
 ///
 /// A session's own arena grows in powers of two, which do not join: detection of 4000x2816 pixels then takes 2.9 GB where 1.5 are enough
-/// (measured, onnxruntime 1.32). Here a block that is taken before a large run makes one region of all. Every region has a table of 3 % of its
-/// size, which is written at once: with regions of 2 GB the system took 45 ms of a detection under load, with 256 MB 25 ms. The first region stays, so that lines and most first looks find their memory warm: with 192 MB the system takes 0.04 s
-/// of a page's CPU time for it, with 64 MB 0.12 s; 320 MB win another 0.02 s and would keep 100 MB more (16 clients, `make bench-floor`,
-/// 2026-11-25).
+/// (measured, onnxruntime 1.32). Here a block is taken before a large run, so that one region is there for all of it (where no other run
+/// takes or frees it in between). Every region has a table of 3 % of its size, which is written at once: with regions of 2 GB the system
+/// took 45 ms of a detection under load, with 256 MB 25 ms. The first region stays, so that lines and most first looks find their memory
+/// warm: with 192 MB the system takes 0.04 s of a page's CPU time for it, with 64 MB 0.12 s; 320 MB win another 0.02 s and would keep 100 MB
+/// more (16 clients, `make bench-floor`, 2026-11-25).
 #[allow(unsafe_code)]
 fn make_arena(environment: &Environment, old: bool) -> ort::Result<()> {
     let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)?;
@@ -231,7 +236,14 @@ impl Session {
         let environment = environment()?;
         let session = build(&environment, path, device, threads)?;
         if device == Device::Cpu {
-            use_large_pages(&session);
+            // By the first session of an arena: later ones may find runs in its first region, and would get another.
+            let of = ENVIRONMENT
+                .lock()
+                .as_mut()
+                .map(|loaded| std::mem::replace(&mut loaded.large_pages_of, std::process::id()));
+            if of != Some(std::process::id()) {
+                use_large_pages(&session);
+            }
         }
         let wrong = |why: String| Error::ModelLoad(format!("{}: {why}", path.display()));
         let first = |outlets: &[Outlet], count: usize, what: &str| -> Result<Vec<i64>> {
@@ -310,8 +322,7 @@ impl Session {
         stop: &Stop,
     ) -> Result<()> {
         if let (Some(session), Device::Cpu) = (&self.inner, self.device) {
-            let [count, _, height, width] = output_shape;
-            let bytes = count * height * width * DETECTION_BYTES_A_PIXEL;
+            let bytes = output.len().saturating_mul(DETECTION_BYTES_A_PIXEL);
             if bytes > FIRST_REGION {
                 with_block(session, bytes, |_| ());
             }
@@ -405,15 +416,15 @@ impl Session {
 /// Takes a block of `bytes` from the arena, hands its address to `look`, and gives it back. The arena grows by one region where it has no room.
 fn with_block(session: &ort::session::Session, bytes: usize, look: impl FnOnce(usize)) {
     let memory = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default);
-    let arena = memory.and_then(|memory| Allocator::new(session, memory));
     // What cannot be had now, a run will ask for in its turn, and say so.
-    if let Ok(block) = arena.as_ref().map_err(|_| ()).and_then(|arena| arena.alloc::<u8>(bytes).map_err(|_| ())) {
+    let Ok(arena) = memory.and_then(|memory| Allocator::new(session, memory)) else { return };
+    if let Ok(block) = arena.alloc::<u8>(bytes) {
         look(block.as_ptr() as usize);
     }
 }
 
 /// Has Linux back the arena's first region with pages of 2 MB, where it does so for those that ask: they are seldom looked up, and a page
-/// takes 4 % less CPU time (AMD EPYC in a virtual machine, 16 clients, 2026-11-26). The later regions come and go. There large pages win
+/// takes 3 to 4 % less CPU time (AMD EPYC in a virtual machine, 16 clients, 2026-11-26). The later regions come and go. There large pages win
 /// another 4 % of detection at a page's own size, but where the host takes free ones back, those of a first run cost 3 ms for each MB.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
@@ -423,7 +434,7 @@ fn use_large_pages(session: &ort::session::Session) {
         let (start, end) = (start.next_multiple_of(LARGE_PAGE), (start + bytes) / LARGE_PAGE * LARGE_PAGE);
         // SAFETY: the range lies within a block that nobody else has while this runs. The advice changes no byte of it, and where the system
         // does not take it, all is as before.
-        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+        let _ = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
     });
 }
 
