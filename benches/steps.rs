@@ -49,7 +49,7 @@ impl Nets {
         let set = ModelSet::find(&ModelSpec::Named("v6-small".into()), &root.join("models"))?;
         let load = |path: &Path| Session::load(path, Device::Cpu, 1);
         let rec = load(&set.rec.file)?;
-        let classes = rec.output_shape().last().map_or(0, |&classes| classes as usize);
+        let classes = rec.classes().unwrap_or_default();
         let dictionary = models::dictionary(&set.rec.characters, classes, &set.rec.file)?;
         let cls = load(set.cls.as_deref().unwrap_or(&set.det))?;
         Ok(Self { det: load(&set.det)?, cls, rec, dictionary })
@@ -73,7 +73,7 @@ impl Nets {
         clock.add("normalise", (begin.elapsed().as_secs_f64() - resize).max(0.0));
         let mut map = vec![0.0; width * height];
         let (input, output) = (Input::Planes(&tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
-        clock.time("detection: the network", || self.det.run_into("detection", input, output, &Stop::default()))?;
+        clock.time("detection: the network", || self.det.run_into("detection", input, output, 0, &Stop::default()))?;
         let size_of_page = (page.width(), page.height());
         Ok(clock
             .time("contours and boxes", || detection::postprocess(&map, size, size_of_page, &o.detection, o.numerics)))
@@ -115,19 +115,14 @@ impl Nets {
             let shape = [1, 3, line::HEIGHT, width as usize];
             let mut reduction = 0.0;
             let start = Instant::now();
-            let best = self.rec.run(
-                "recognition",
-                Input::Planes(&tensor, shape),
-                &Stop::default(),
-                |scores, dimensions| {
-                    let start = Instant::now();
-                    let best = recognition::best_classes(scores, dimensions[2] as usize);
-                    reduction = start.elapsed().as_secs_f64();
-                    best
-                },
-            )?;
+            let best = self.rec.run("recognition", Input::Planes(&tensor, shape), &Stop::default(), |columns, _| {
+                let start = Instant::now();
+                let best = self.rec.head().map(|head| head.best_classes(columns)).unwrap_or_default();
+                reduction = start.elapsed().as_secs_f64();
+                best
+            })?;
             clock.add("recognition: the network", start.elapsed().as_secs_f64() - reduction);
-            clock.add("the best class of every column", reduction);
+            clock.add("recognition: the last layer", reduction);
             std::hint::black_box(clock.time("CTC", || recognition::ctc_decode(&best, &self.dictionary)));
         }
         Ok(opinions.len())

@@ -6,7 +6,7 @@
 //! * [`pipeline`]: one page, as an `async fn` in straight-line code; [`frame`]: what may be done to it first.
 //! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`], [`line`] and [`resample`].
 //! * [`schedule`]: which waiting item runs next, and the threads that run it.
-//! * [`runtime`]: ONNX Runtime's sessions. [`models`]: the files. [`process`]: what a process has once.
+//! * [`runtime`]: ONNX Runtime's sessions. [`head`]: a recogniser's last layer, which [`onnx`] cuts off its file. [`models`]: the files. [`process`]: what a process has once.
 //! * [`config`]: every setting and its default. [`error`]: everything that can go wrong.
 //!
 //! The core knows nothing of Python; `python` (a feature, off by default) shows it to Python.
@@ -19,9 +19,11 @@ pub mod error;
 pub mod fork;
 pub mod frame;
 pub mod geometry;
+pub mod head;
 pub mod image;
 pub mod line;
 pub mod models;
+pub mod onnx;
 pub mod orientation;
 pub mod permits;
 pub mod pipeline;
@@ -33,5 +35,6 @@ pub mod resample;
 pub mod runtime;
 pub mod schedule;
 pub mod shapes;
+mod vectors;
 
 pub use error::{Error, Result};

@@ -203,7 +203,7 @@ pub struct Item {
 
 #[derive(Debug)]
 enum Work {
-    Detect { size: (u32, u32), numerics: Numerics },
+    Detect { size: (u32, u32), numerics: Numerics, bytes: usize },
     Orient { cut_out: Option<Quad>, run_size: usize },
     Recognize { cut_out: Option<Quad>, upside_down: bool, width: u32, options: Arc<Options>, run_size: usize },
 }
@@ -218,7 +218,7 @@ impl Item {
     }
 }
 
-/// What a worker sends back, reduced: a class score is 18,710 numbers a column.
+/// What a worker sends back, reduced.
 #[derive(Debug)]
 pub enum Output {
     /// The probability map, row by row.
@@ -247,8 +247,8 @@ impl Model for Stages {
 
     fn run(&self, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
         match items {
-            [Item { net, image, work: Work::Detect { size, numerics } }] => {
-                Ok(vec![detect(net, image, *size, *numerics, place)?])
+            [Item { net, image, work: Work::Detect { size, numerics, bytes } }] => {
+                Ok(vec![detect(net, image, *size, *numerics, *bytes, place)?])
             }
             [Item { net, work: Work::Orient { .. }, .. }, ..] => orient(net, items, place),
             [Item { net, work: Work::Recognize { width, run_size, .. }, .. }, ..] => {
@@ -259,17 +259,24 @@ impl Model for Stages {
     }
 }
 
-fn detect(net: &Net, image: &Image, size: (u32, u32), numerics: Numerics, place: &Place) -> Result<Output> {
+fn detect(
+    net: &Net,
+    image: &Image,
+    size: (u32, u32),
+    numerics: Numerics,
+    bytes: usize,
+    place: &Place,
+) -> Result<Output> {
     let (width, height) = (size.0 as usize, size.1 as usize);
     let mut map = buffer::filled(0.0, width * height);
     let session = net.session(place.worker, place.alone)?;
     let output = (&mut *map, [1, 1, height, width]);
     if session.takes_pixels() {
         let input = Feed::Pixels(image.pixels(), [1, height, width, 3], &detection::normalisation(numerics));
-        session.run_into("detection", input, output, &place.stop)?;
+        session.run_into("detection", input, output, bytes, &place.stop)?;
     } else {
         let tensor = detection::preprocess(image, size, numerics);
-        session.run_into("detection", Feed::Planes(&tensor, [1, 3, height, width]), output, &place.stop)?;
+        session.run_into("detection", Feed::Planes(&tensor, [1, 3, height, width]), output, bytes, &place.stop)?;
     }
     Ok(Output::Map(map))
 }
@@ -328,11 +335,14 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
         }
     }
     let shape = [run_size, 3, line::HEIGHT, width as usize];
-    let read = |scores: &[f32], dimensions: &[i64]| -> Vec<Output> {
-        let [_, columns, classes] = *dimensions else { return Vec::new() };
-        let line = (columns * classes).max(1) as usize;
-        let best = |line: &[f32]| Output::Classes(recognition::best_classes(line, classes.max(1) as usize));
-        scores.chunks_exact(line).take(items.len()).map(best).collect()
+    let read = |values: &[f32], dimensions: &[i64]| -> Vec<Output> {
+        let [_, columns, size] = *dimensions else { return Vec::new() };
+        let best = |line: &[f32]| match session.head() {
+            Some(head) => head.best_classes(line),
+            None => recognition::best_classes(line, size.max(1) as usize),
+        };
+        let lines = values.chunks_exact((columns * size).max(1) as usize).take(items.len());
+        lines.map(|line| Output::Classes(best(line))).collect()
     };
     session.run("recognition", Feed::Planes(&tensor, shape), &place.stop, read)
 }
@@ -510,7 +520,7 @@ async fn look(page: &Page, image: &Arc<Image>, size: (u32, u32)) -> Result<Vec<D
     let (cost, expected) = (nets.detection_cost(pixels), nets.expected_work(area(image)));
     page.progress.set_work_left(cost + expected);
     let lane = Lane { group: nets.groups[0], stage: 0, shape: [size.0, size.1], net: nets.det.id, run_size: 1 };
-    let bytes = to_reserve(pixels as usize * nets.costs.detection_bytes_per_pixel);
+    let bytes = pixels as usize * nets.costs.detection_bytes_per_pixel;
     let item = Item {
         net: Arc::clone(&nets.det),
         image: if nets.take_pixels {
@@ -518,9 +528,9 @@ async fn look(page: &Page, image: &Arc<Image>, size: (u32, u32)) -> Result<Vec<D
         } else {
             Arc::clone(image)
         },
-        work: Work::Detect { size, numerics: options.numerics },
+        work: Work::Detect { size, numerics: options.numerics, bytes },
     };
-    let answers = page.pool.submit(page.progress.page, vec![(lane, cost, bytes, item)], expected).await?;
+    let answers = page.pool.submit(page.progress.page, vec![(lane, cost, to_reserve(bytes), item)], expected).await?;
     let Some(Output::Map(map)) = answers.into_iter().next() else { return Err(unexpected("detection")) };
     let page_size = (image.width(), image.height());
     Ok(detection::postprocess(&map, size, page_size, &options.detection, options.numerics))

@@ -325,8 +325,8 @@ fn check_recognition(rec: &Net, model: &Recogniser) -> Result<Vec<String>> {
             model.file.display()
         )));
     };
-    let told =
-        if rec.takes_pixels() { rec.classes() } else { usize::try_from(classes).ok().filter(|&count| count > 0) };
+    let last = usize::try_from(classes).ok().filter(|&count| count > 0 && !rec.takes_pixels());
+    let told = rec.classes().or(last);
     let classes = told.unwrap_or(model.characters.len() + 2);
     dictionary(&model.characters, classes, &model.file)
 }
@@ -357,7 +357,7 @@ fn try_detection(det: &Net, set: &ModelSet) -> Result<()> {
     } else {
         Input::Planes(&planes, [1, 3, 32, 32])
     };
-    session.run_into("detection", input, (&mut output, [1, 1, 32, 32]), &Stop::default()).map_err(|e| {
+    session.run_into("detection", input, (&mut output, [1, 1, 32, 32]), 0, &Stop::default()).map_err(|e| {
         Error::ModelLoad(format!("{}: a trial run failed ({e}); is it a detection model?", set.det.display()))
     })
 }

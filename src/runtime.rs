@@ -19,6 +19,8 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::fork;
+use crate::head::Head;
+use crate::onnx;
 use crate::schedule::Stop;
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
@@ -39,10 +41,6 @@ const FIRST_REGION: usize = 192 << 20;
 /// Of Linux on most processors; where it is larger, asking for it has no effect.
 #[cfg(target_os = "linux")]
 const LARGE_PAGE: usize = 2 << 20;
-
-/// What detection takes of the arena for each pixel of its input, at most: 144 MB for 1120x800, less a pixel for larger pages (PP-OCRv6 small,
-/// onnxruntime 1.32).
-const DETECTION_BYTES_A_PIXEL: usize = 160;
 
 /// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
 static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -202,6 +200,7 @@ pub struct Session {
     inputs: Vec<CString>,
     output: CString,
     takes_pixels: bool,
+    head: Option<Head>,
     classes: Option<usize>,
     input_shape: Vec<i64>,
     output_shape: Vec<i64>,
@@ -234,7 +233,7 @@ impl Session {
         }
         let _inside = fork::enter();
         let environment = environment()?;
-        let session = build(&environment, path, device, threads)?;
+        let (session, head) = build(&environment, path, device, threads)?;
         if device == Device::Cpu {
             // By the first session of an arena: later ones may find runs in its first region, and would get another.
             let of = ENVIRONMENT
@@ -258,10 +257,21 @@ impl Session {
         let output_shape = first(session.outputs(), 1, "output")?;
         let classes = session.metadata().ok().filter(|_| takes_pixels).and_then(|told| told.custom("classes"));
         let classes = classes.and_then(|classes| classes.parse().ok()).filter(|&classes| classes > 0);
+        let classes = head.as_ref().map(Head::classes).or(classes);
         let names = session.inputs().iter().chain(session.outputs()).map(|outlet| CString::new(outlet.name()));
         let mut inputs = names.collect::<Result<Vec<_>, _>>().map_err(|e| wrong(e.to_string()))?;
         let output = inputs.pop().unwrap_or_default();
-        Ok(Self { inner: Some(session), device, inputs, output, takes_pixels, classes, input_shape, output_shape })
+        Ok(Self {
+            inner: Some(session),
+            device,
+            inputs,
+            output,
+            takes_pixels,
+            head,
+            classes,
+            input_shape,
+            output_shape,
+        })
     }
 
     /// Whether the model takes [`Input::Pixels`], and not planes.
@@ -270,7 +280,14 @@ impl Session {
         self.takes_pixels
     }
 
-    /// Classes of a recogniser that takes pixels, where its maker knew them: its output tells one of them, and how sure it is.
+    /// The last layer of a recogniser on the CPU, where it is left to be computed from the output: N x T x features.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Classes of a recogniser whose output does not have them: one with a [`Session::head`]; one that takes pixels and tells a class and how
+    /// sure it is, where its maker knew them.
     #[must_use]
     pub fn classes(&self) -> Option<usize> {
         self.classes
@@ -310,7 +327,7 @@ impl Session {
     }
 
     /// Runs the model and has its output, of the shape `output_shape`, written to `output`: a large one in the arena would keep its whole
-    /// region there.
+    /// region there. `activations`: bytes that the run takes of the arena at most.
     ///
     /// # Errors
     /// As [`Session::run`], also where the output has another shape.
@@ -319,13 +336,13 @@ impl Session {
         stage: &'static str,
         input: Input<'_>,
         (output, output_shape): (&mut [f32], [usize; 4]),
+        activations: usize,
         stop: &Stop,
     ) -> Result<()> {
-        if let (Some(session), Device::Cpu) = (&self.inner, self.device) {
-            let bytes = output.len().saturating_mul(DETECTION_BYTES_A_PIXEL);
-            if bytes > FIRST_REGION {
-                with_block(session, bytes, |_| ());
-            }
+        if let (Some(session), Device::Cpu) = (&self.inner, self.device)
+            && activations > FIRST_REGION
+        {
+            with_block(session, activations, |_| ());
         }
         let mut run = || -> ort::Result<_> {
             let mut output = TensorRefMut::from_array_view_mut((output_shape, &mut *output))?;
@@ -466,18 +483,31 @@ fn ends_the_card(message: &str) -> bool {
     matches!(cuda_error(message), Some(214 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999))
 }
 
-fn build(environment: &Environment, path: &Path, device: Device, threads: usize) -> Result<ort::session::Session> {
+/// The session, and what was cut off its model.
+fn build(
+    environment: &Environment,
+    path: &Path,
+    device: Device,
+    threads: usize,
+) -> Result<(ort::session::Session, Option<Head>)> {
     let unusable = |message: String| match device {
         Device::Cpu => unloadable(path, &message),
         Device::Cuda(_) => unavailable(device, &message),
     };
     let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
     let mut builder = with_device(builder, device, threads).map_err(|e| unusable(e.to_string()))?;
-    builder.commit_from_file(path).map_err(|e| match e.to_string() {
+    // A file that cannot be read is the runtime's to complain about.
+    let cut = (device == Device::Cpu).then(|| onnx::without_head(&std::fs::read(path).ok()?)).flatten();
+    let (made, head) = match cut {
+        Some((model, head)) => (builder.commit_from_memory(&model), Some(head)),
+        None => (builder.commit_from_file(path), None),
+    };
+    let session = made.map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.
         message if message.contains(" failure ") => unusable(message),
         message => unloadable(path, &message),
-    })
+    })?;
+    Ok((session, head))
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours

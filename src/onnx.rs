@@ -1,0 +1,372 @@
+//! ONNX files: a recogniser without its last layer, which [`crate::head`] computes.
+//!
+//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what the cut needs is understood here; all else is copied as it is, so
+//! nothing of a foreign model can get lost.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::head::Head;
+
+/// The model without its last layer, and the layer. `None` where the model ends in another way, or the file is no model: then it is run as it
+/// is.
+///
+/// The layer is `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between.
+#[must_use]
+pub fn without_head(model: &[u8]) -> Option<(Vec<u8>, Head)> {
+    let parts = fields(model)?;
+    let place = parts.iter().position(|part| part.number == model::GRAPH)?;
+    let graph = Graph::read(parts[place].bytes?)?;
+    let (head, changes) = graph.cut_head()?;
+    let mut cut = Vec::with_capacity(model.len());
+    for (at, part) in parts.iter().enumerate() {
+        if at == place {
+            write(&mut cut, model::GRAPH, &graph.with(&changes));
+        } else {
+            cut.extend_from_slice(part.whole);
+        }
+    }
+    Some((cut, head))
+}
+
+/// What becomes of fields of the graph, by their places: nothing, or another field.
+type Changes = BTreeMap<usize, Vec<u8>>;
+
+/// Numbers of fields, of each kind of message.
+mod model {
+    pub(super) const GRAPH: u64 = 7;
+}
+mod graph {
+    pub(super) const NODE: u64 = 1;
+    pub(super) const INITIALIZER: u64 = 5;
+    pub(super) const OUTPUT: u64 = 12;
+}
+mod node {
+    pub(super) const INPUT: u64 = 1;
+    pub(super) const OUTPUT: u64 = 2;
+    pub(super) const KIND: u64 = 4;
+    pub(super) const DOMAIN: u64 = 7;
+    pub(super) const ATTRIBUTE: u64 = 5;
+}
+mod attribute {
+    pub(super) const NAME: u64 = 1;
+    pub(super) const INTEGER: u64 = 3;
+    pub(super) const TENSOR: u64 = 5;
+}
+mod tensor {
+    pub(super) const DIMENSIONS: u64 = 1;
+    pub(super) const TYPE: u64 = 2;
+    pub(super) const FLOATS: u64 = 4;
+    pub(super) const NAME: u64 = 8;
+    pub(super) const RAW: u64 = 9;
+    pub(super) const PLACE: u64 = 14;
+    pub(super) const IS_F32: u64 = 1;
+    pub(super) const IS_OUTSIDE: u64 = 1;
+}
+mod value {
+    pub(super) const NAME: u64 = 1;
+    pub(super) const TYPE: u64 = 2;
+    pub(super) const TYPE_TENSOR: u64 = 1;
+    pub(super) const TENSOR_ELEMENT: u64 = 1;
+}
+
+/// A field of a message.
+#[derive(Clone, Copy)]
+struct Field<'a> {
+    number: u64,
+    /// With its number and length.
+    whole: &'a [u8],
+    /// A string, a message or packed numbers.
+    bytes: Option<&'a [u8]>,
+    /// An integer.
+    integer: Option<u64>,
+}
+
+impl<'a> Field<'a> {
+    fn text(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes?).ok()
+    }
+}
+
+fn fields(mut message: &[u8]) -> Option<Vec<Field<'_>>> {
+    let mut all = Vec::new();
+    while !message.is_empty() {
+        let mut rest = message;
+        let tag = varint(&mut rest)?;
+        let (mut integer, mut bytes) = (None, None);
+        match tag & 7 {
+            0 => integer = Some(varint(&mut rest)?),
+            1 => rest = rest.get(8..)?,
+            2 => {
+                let length = usize::try_from(varint(&mut rest)?).ok()?;
+                bytes = Some(rest.get(..length)?);
+                rest = &rest[length..];
+            }
+            5 => rest = rest.get(4..)?,
+            _ => return None,
+        }
+        let whole = &message[..message.len() - rest.len()];
+        all.push(Field { number: tag >> 3, whole, bytes, integer });
+        message = rest;
+    }
+    Some(all)
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn write_varint(to: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        to.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    to.push(value as u8);
+}
+
+/// Appends a field of bytes.
+fn write(to: &mut Vec<u8>, number: u64, bytes: &[u8]) {
+    write_varint(to, number << 3 | 2);
+    write_varint(to, bytes.len() as u64);
+    to.extend_from_slice(bytes);
+}
+
+/// A node. `kind` is empty for an operator of another domain than ONNX's.
+#[derive(Default)]
+struct Node<'a> {
+    kind: &'a str,
+    inputs: Vec<&'a str>,
+    outputs: Vec<&'a str>,
+    attributes: Vec<&'a [u8]>,
+}
+
+impl<'a> Node<'a> {
+    fn read(message: &'a [u8]) -> Option<Self> {
+        let (mut node, mut is_standard) = (Self::default(), true);
+        for field in fields(message)? {
+            match field.number {
+                node::INPUT => node.inputs.push(field.text()?),
+                node::OUTPUT => node.outputs.push(field.text()?),
+                node::KIND => node.kind = field.text()?,
+                node::DOMAIN => is_standard = matches!(field.text()?, "" | "ai.onnx"),
+                node::ATTRIBUTE => node.attributes.push(field.bytes?),
+                _ => {}
+            }
+        }
+        if !is_standard {
+            node.kind = "";
+        }
+        Some(node)
+    }
+
+    /// The fields of an attribute.
+    fn attribute(&self, name: &str) -> Option<Vec<Field<'a>>> {
+        let mut all = self.attributes.iter().filter_map(|message| fields(message));
+        all.find(|parts| parts.iter().any(|part| part.number == attribute::NAME && part.text() == Some(name)))
+    }
+}
+
+struct Graph<'a> {
+    parts: Vec<Field<'a>>,
+    /// By the places of their fields in `parts`.
+    nodes: HashMap<usize, Node<'a>>,
+    /// Places of the initialisers, by name.
+    initializers: HashMap<&'a str, usize>,
+    /// Places of the nodes, by the names of their outputs.
+    makers: HashMap<&'a str, usize>,
+    /// How often a value is used, as an input and as the model's output.
+    uses: HashMap<&'a str, usize>,
+    output: &'a str,
+    output_place: usize,
+}
+
+impl<'a> Graph<'a> {
+    fn read(message: &'a [u8]) -> Option<Self> {
+        let (mut nodes, mut initializers, mut outputs) = (HashMap::new(), HashMap::new(), Vec::new());
+        let (mut makers, mut uses) = (HashMap::new(), HashMap::new());
+        let parts = fields(message)?;
+        for (at, part) in parts.iter().enumerate() {
+            match part.number {
+                graph::NODE => {
+                    let node = Node::read(part.bytes?)?;
+                    makers.extend(node.outputs.iter().map(|&output| (output, at)));
+                    node.inputs.iter().for_each(|&input| *uses.entry(input).or_default() += 1);
+                    nodes.insert(at, node);
+                }
+                graph::INITIALIZER => {
+                    let tensor = fields(part.bytes?)?;
+                    let is_outside =
+                        |field: &Field| field.number == tensor::PLACE && field.integer == Some(tensor::IS_OUTSIDE);
+                    if tensor.iter().any(is_outside) {
+                        // In a file beside the model; what is loaded from memory has nothing beside it.
+                        return None;
+                    }
+                    let name = tensor.iter().find(|field| field.number == tensor::NAME)?;
+                    initializers.insert(name.text()?, at);
+                }
+                graph::OUTPUT => outputs.push((at, fields(part.bytes?)?)),
+                _ => {}
+            }
+        }
+        let [(output_place, output)] = &*outputs else { return None };
+        let output = output.iter().find(|field| field.number == value::NAME)?.text()?;
+        *uses.entry(output).or_default() += 1;
+        let output_place = *output_place;
+        Some(Self { parts, nodes, initializers, makers, uses, output, output_place })
+    }
+
+    /// The graph's message.
+    fn with(&self, changes: &Changes) -> Vec<u8> {
+        let mut message = Vec::new();
+        for (at, part) in self.parts.iter().enumerate() {
+            message.extend_from_slice(changes.get(&at).map_or(part.whole, Vec::as_slice));
+        }
+        message
+    }
+
+    /// The last layer, and what its absence changes.
+    fn cut_head(&self) -> Option<(Head, Changes)> {
+        let mut cut = Changes::new();
+        let softmax = self.take_last(self.output, "Softmax", &mut cut)?;
+        let axis = softmax.attribute("axis")?;
+        let axis = axis.iter().find(|field| field.number == attribute::INTEGER)?.integer? as i64;
+        let [logits] = *softmax.inputs else { return None };
+        let add = self.take_last(logits, "Add", &mut cut)?;
+        let [product, bias] = *add.inputs else { return None };
+        let matmul = self.take_last(product, "MatMul", &mut cut)?;
+        let [columns, weights] = *matmul.inputs else { return None };
+        let bias = self.take_constant(bias, &mut cut)?;
+        let weights = self.take_constant(weights, &mut cut)?;
+        let ([features, classes], [biases]) = (&*weights.dimensions, &*bias.dimensions) else { return None };
+        let size = features.checked_mul(*classes)?;
+        if !matches!(axis, 2 | -1) || biases != classes || weights.values.len() as u64 != size {
+            return None;
+        }
+        let head = Head::new(&weights.values, &bias.values)?;
+        let mut output = Vec::new();
+        write(&mut output, graph::OUTPUT, &f32_value(columns));
+        cut.insert(self.output_place, output);
+        Some((head, cut))
+    }
+
+    /// The node of `kind` that makes the value `name`, which is used once; it and the `Identity` nodes on the way to it are cut.
+    fn take_last(&self, mut name: &'a str, kind: &str, cut: &mut Changes) -> Option<&Node<'a>> {
+        loop {
+            if self.uses.get(name) != Some(&1) {
+                return None;
+            }
+            let (at, node) = self.maker(name)?;
+            cut.insert(at, Vec::new());
+            if node.kind == kind {
+                return Some(node);
+            }
+            let ("Identity", [input]) = (node.kind, &*node.inputs) else { return None };
+            name = input;
+        }
+    }
+
+    /// The place and the node that makes the value `name`, and nothing else.
+    fn maker(&self, name: &str) -> Option<(usize, &Node<'a>)> {
+        let &at = self.makers.get(name)?;
+        let node = self.nodes.get(&at)?;
+        (node.outputs == [name]).then_some((at, node))
+    }
+
+    /// A constant that is used once; it is cut.
+    fn take_constant(&self, name: &str, cut: &mut Changes) -> Option<Tensor> {
+        if self.uses.get(name) != Some(&1) {
+            return None;
+        }
+        let (at, tensor) = if let Some(&at) = self.initializers.get(name) {
+            (at, self.parts[at].bytes?)
+        } else {
+            let (at, node) = self.maker(name).filter(|(_, node)| node.kind == "Constant")?;
+            let value = node.attribute("value")?;
+            (at, value.iter().find(|field| field.number == attribute::TENSOR)?.bytes?)
+        };
+        cut.insert(at, Vec::new());
+        Tensor::read(tensor)
+    }
+}
+
+/// A tensor of f32.
+struct Tensor {
+    dimensions: Vec<u64>,
+    values: Vec<f32>,
+}
+
+impl Tensor {
+    fn read(message: &[u8]) -> Option<Self> {
+        let (mut dimensions, mut is_f32, mut bytes) = (Vec::new(), false, None);
+        for field in fields(message)? {
+            match (field.number, field.integer, field.bytes) {
+                (tensor::DIMENSIONS, Some(size), _) => dimensions.push(size),
+                (tensor::DIMENSIONS, _, Some(mut packed)) => {
+                    while !packed.is_empty() {
+                        dimensions.push(varint(&mut packed)?);
+                    }
+                }
+                (tensor::TYPE, Some(kind), _) => is_f32 = kind == tensor::IS_F32,
+                (tensor::RAW | tensor::FLOATS, _, Some(values)) => bytes = Some(values),
+                (tensor::FLOATS, ..) => return None,
+                _ => {}
+            }
+        }
+        let (values, rest) = bytes.filter(|_| is_f32)?.as_chunks();
+        let values = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
+        rest.is_empty().then_some(Self { dimensions, values })
+    }
+}
+
+/// What says that the value `name` is a tensor of f32.
+fn f32_value(name: &str) -> Vec<u8> {
+    let (mut tensor, mut kind, mut value) = (Vec::new(), Vec::new(), Vec::new());
+    write_varint(&mut tensor, value::TENSOR_ELEMENT << 3);
+    write_varint(&mut tensor, tensor::IS_F32);
+    write(&mut kind, value::TYPE_TENSOR, &tensor);
+    write(&mut value, value::NAME, name.as_bytes());
+    write(&mut value, value::TYPE, &kind);
+    value
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn model(kind: &str) -> Vec<u8> {
+        std::fs::read(format!("{}/models/{kind}/inference.onnx", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    #[test]
+    fn recognisers_lose_their_last_layer_and_only_that() {
+        for (kind, features, classes) in [("v6-small/rec", 120, 18710), ("v6-cascade/rec_first", 80, 6906)] {
+            let whole = model(kind);
+            let (cut, head) = without_head(&whole).unwrap();
+            assert_eq!((head.features(), head.classes()), (features, classes));
+            // Less the weights and the bias, and some nodes.
+            let less = whole.len() - cut.len() - 4 * classes * (features + 1);
+            assert!((100..1000).contains(&less), "{less}");
+            assert!(without_head(&cut).is_none());
+        }
+    }
+
+    #[test]
+    fn other_models_and_broken_ones_are_left_as_they_are() {
+        assert!(["v6-small/det", "v6-small/cls"].iter().all(|kind| without_head(&model(kind)).is_none()));
+        let whole = model("v6-cascade/rec_first");
+        assert!(without_head(b"not a model").is_none());
+        assert!(without_head(&[]).is_none());
+        for end in (0..whole.len()).step_by(whole.len() / 50 + 1) {
+            assert!(without_head(&whole[..end]).is_none());
+        }
+    }
+}
