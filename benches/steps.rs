@@ -11,7 +11,7 @@ use threadsafe_ocr::config::Options;
 use threadsafe_ocr::models::{self, ModelSet, ModelSpec};
 use threadsafe_ocr::orientation::{self, Opinion};
 use threadsafe_ocr::runtime::{self, Device, Input, Session};
-use threadsafe_ocr::schedule::Stop;
+use threadsafe_ocr::schedule::Place;
 use threadsafe_ocr::{Result, detection, geometry, image, line, recognition, resample};
 
 const ROUNDS: usize = 2;
@@ -41,6 +41,7 @@ struct Nets {
     cls: Session,
     rec: Session,
     dictionary: Vec<String>,
+    detection_bytes: usize,
 }
 
 impl Nets {
@@ -52,7 +53,7 @@ impl Nets {
         let classes = rec.classes().unwrap_or_default();
         let dictionary = models::dictionary(&set.rec.characters, classes, &set.rec.file)?;
         let cls = load(set.cls.as_deref().unwrap_or(&set.det))?;
-        Ok(Self { det: load(&set.det)?, cls, rec, dictionary })
+        Ok(Self { det: load(&set.det)?, cls, rec, dictionary, detection_bytes: set.costs.detection_bytes_per_pixel })
     }
 
     fn look(
@@ -72,8 +73,11 @@ impl Nets {
         let tensor = detection::preprocess(page, size, o.numerics);
         clock.add("normalise", (begin.elapsed().as_secs_f64() - resize).max(0.0));
         let mut map = vec![0.0; width * height];
+        let bytes = width * height * self.detection_bytes;
         let (input, output) = (Input::Planes(&tensor, [1, 3, height, width]), (&mut *map, [1, 1, height, width]));
-        clock.time("detection: the network", || self.det.run_into("detection", input, output, 0, &Stop::default()))?;
+        clock.time("detection: the network", || {
+            self.det.run_into("detection", input, output, bytes, &Place::default())
+        })?;
         let size_of_page = (page.width(), page.height());
         Ok(clock
             .time("contours and boxes", || detection::postprocess(&map, size, size_of_page, &o.detection, o.numerics)))
@@ -100,7 +104,7 @@ impl Nets {
             let tensor = clock.time("a line's input", || orientation::preprocess(&crop));
             let shape = [1, 3, line::HEIGHT, orientation::WIDTH];
             let turned = clock.time("orientation: the network", || {
-                self.cls.run("orientation", Input::Planes(&tensor, shape), &Stop::default(), |scores, _| scores[1])
+                self.cls.run("orientation", Input::Planes(&tensor, shape), &Place::default(), |scores, _| scores[1])
             })?;
             opinions.push((quad, Opinion { sideways: geometry::crop_size(quad).2, turned }));
         }
@@ -115,12 +119,13 @@ impl Nets {
             let shape = [1, 3, line::HEIGHT, width as usize];
             let mut reduction = 0.0;
             let start = Instant::now();
-            let best = self.rec.run("recognition", Input::Planes(&tensor, shape), &Stop::default(), |columns, _| {
-                let start = Instant::now();
-                let best = self.rec.head().map(|head| head.best_classes(columns)).unwrap_or_default();
-                reduction = start.elapsed().as_secs_f64();
-                best
-            })?;
+            let best =
+                self.rec.run("recognition", Input::Planes(&tensor, shape), &Place::default(), |columns, _| {
+                    let start = Instant::now();
+                    let best = self.rec.head().map(|head| head.best_classes(columns)).unwrap_or_default();
+                    reduction = start.elapsed().as_secs_f64();
+                    best
+                })?;
             clock.add("recognition: the network", start.elapsed().as_secs_f64() - reduction);
             clock.add("recognition: the last layer", reduction);
             std::hint::black_box(clock.time("CTC", || recognition::ctc_decode(&best, &self.dictionary)));

@@ -251,7 +251,7 @@ impl EngineConfig {
 pub struct DeviceConfig {
     /// Items in one run of the runtime.
     pub run_size: Option<usize>,
-    /// Threads of the pool that a lone request's detection uses; 1: no pool.
+    /// Threads of the pool for a detection beside which little else could run; 1: no pool.
     pub intra_op_num_threads: Option<usize>,
     /// Estimated bytes of activations that may be in use at once.
     pub activation_bytes: Option<usize>,

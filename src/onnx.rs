@@ -38,6 +38,7 @@ mod model {
 mod graph {
     pub(super) const NODE: u64 = 1;
     pub(super) const INITIALIZER: u64 = 5;
+    pub(super) const INPUT: u64 = 11;
     pub(super) const OUTPUT: u64 = 12;
 }
 mod node {
@@ -67,6 +68,8 @@ mod value {
     pub(super) const TYPE: u64 = 2;
     pub(super) const TYPE_TENSOR: u64 = 1;
     pub(super) const TENSOR_ELEMENT: u64 = 1;
+    pub(super) const TENSOR_SHAPE: u64 = 2;
+    pub(super) const SHAPE_DIMENSION: u64 = 1;
 }
 
 /// A field of a message.
@@ -182,7 +185,7 @@ struct Graph<'a> {
     initializers: HashMap<&'a str, usize>,
     /// Places of the nodes, by the names of their outputs.
     makers: HashMap<&'a str, usize>,
-    /// How often a value is used, as an input and as the model's output.
+    /// How often a value is used: as an input of a node, as the model's input or output.
     uses: HashMap<&'a str, usize>,
     output: &'a str,
     output_place: usize,
@@ -211,6 +214,12 @@ impl<'a> Graph<'a> {
                     }
                     let name = tensor.iter().find(|field| field.number == tensor::NAME)?;
                     initializers.insert(name.text()?, at);
+                }
+                graph::INPUT => {
+                    // A constant that is an input too may be given by the caller.
+                    let input = fields(part.bytes?)?;
+                    let name = input.iter().find(|field| field.number == value::NAME)?;
+                    *uses.entry(name.text()?).or_default() += 1;
                 }
                 graph::OUTPUT => outputs.push((at, fields(part.bytes?)?)),
                 _ => {}
@@ -247,7 +256,8 @@ impl<'a> Graph<'a> {
         let weights = self.take_constant(weights, &mut cut)?;
         let ([features, classes], [biases]) = (&*weights.dimensions, &*bias.dimensions) else { return None };
         let size = features.checked_mul(*classes)?;
-        if !matches!(axis, 2 | -1) || biases != classes || weights.values.len() as u64 != size {
+        let lengths = [bias.values.len() as u64, weights.values.len() as u64];
+        if !matches!(axis, 2 | -1) || biases != classes || lengths != [*classes, size] {
             return None;
         }
         let head = Head::new(&weights.values, &bias.values)?;
@@ -326,11 +336,14 @@ impl Tensor {
     }
 }
 
-/// What says that the value `name` is a tensor of f32.
+/// What says that the value `name` is a tensor of f32 with three dimensions, all free.
 fn f32_value(name: &str) -> Vec<u8> {
     let (mut tensor, mut kind, mut value) = (Vec::new(), Vec::new(), Vec::new());
     write_varint(&mut tensor, value::TENSOR_ELEMENT << 3);
     write_varint(&mut tensor, tensor::IS_F32);
+    let mut shape = Vec::new();
+    (0..3).for_each(|_| write(&mut shape, value::SHAPE_DIMENSION, &[]));
+    write(&mut tensor, value::TENSOR_SHAPE, &shape);
     write(&mut kind, value::TYPE_TENSOR, &tensor);
     write(&mut value, value::NAME, name.as_bytes());
     write(&mut value, value::TYPE, &kind);
@@ -365,8 +378,14 @@ mod tests {
         let whole = model("v6-cascade/rec_first");
         assert!(without_head(b"not a model").is_none());
         assert!(without_head(&[]).is_none());
-        for end in (0..whole.len()).step_by(whole.len() / 50 + 1) {
-            assert!(without_head(&whole[..end]).is_none());
+        let graph =
+            fields(&whole).unwrap().into_iter().find(|part| part.number == model::GRAPH).unwrap().bytes.unwrap();
+        let ends = (0..graph.len()).step_by(graph.len() / 50 + 1);
+        for end in ends.chain(graph.len() - 300..graph.len()) {
+            let mut broken = Vec::new();
+            write(&mut broken, model::GRAPH, &graph[..end]);
+            // Towards the end, where nothing that is needed is missing any more, it may be cut; it never panics.
+            assert!(without_head(&broken).is_none() || end > graph.len() / 2, "{end}");
         }
     }
 }

@@ -273,10 +273,10 @@ fn detect(
     let output = (&mut *map, [1, 1, height, width]);
     if session.takes_pixels() {
         let input = Feed::Pixels(image.pixels(), [1, height, width, 3], &detection::normalisation(numerics));
-        session.run_into("detection", input, output, bytes, &place.stop)?;
+        session.run_into("detection", input, output, bytes, place)?;
     } else {
         let tensor = detection::preprocess(image, size, numerics);
-        session.run_into("detection", Feed::Planes(&tensor, [1, 3, height, width]), output, bytes, &place.stop)?;
+        session.run_into("detection", Feed::Planes(&tensor, [1, 3, height, width]), output, bytes, place)?;
     }
     Ok(Output::Map(map))
 }
@@ -291,7 +291,7 @@ fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
         let run_size = items.first().map_or(1, |item| item.run_size());
         let (pixels, shape) = lay_lines(items, orientation::WIDTH, run_size);
         let input = Feed::Pixels(&pixels, shape, &line::NORMALISATION);
-        return session.run("orientation", input, &place.stop, read);
+        return session.run("orientation", input, place, read);
     }
     let mut tensor = Vec::with_capacity(items.len() * 3 * line::HEIGHT * orientation::WIDTH);
     for item in items {
@@ -301,7 +301,7 @@ fn orient(net: &Net, items: &[&Item], place: &Place) -> Result<Vec<Output>> {
         }
     }
     let shape = [items.len(), 3, line::HEIGHT, orientation::WIDTH];
-    session.run("orientation", Feed::Planes(&tensor, shape), &place.stop, read)
+    session.run("orientation", Feed::Planes(&tensor, shape), place, read)
 }
 
 /// Lines that are resized already, one after the other; a short run is filled with blank ones.
@@ -324,7 +324,7 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
             told.chunks_exact(line).take(items.len()).map(classes).collect()
         };
         let input = Feed::Pixels(&pixels, shape, &line::NORMALISATION);
-        return session.run("recognition", input, &place.stop, read);
+        return session.run("recognition", input, place, read);
     }
     // A short run is filled with blank crops: the last bits of a result depend on the size of its run.
     let mut tensor = vec![0.0; run_size * 3 * line::HEIGHT * width as usize];
@@ -338,13 +338,14 @@ fn recognize(net: &Net, items: &[&Item], width: u32, run_size: usize, place: &Pl
     let read = |values: &[f32], dimensions: &[i64]| -> Vec<Output> {
         let [_, columns, size] = *dimensions else { return Vec::new() };
         let best = |line: &[f32]| match session.head() {
-            Some(head) => head.best_classes(line),
+            Some(head) if size as usize == head.features() => head.best_classes(line),
+            Some(_) => Vec::new(),
             None => recognition::best_classes(line, size.max(1) as usize),
         };
         let lines = values.chunks_exact((columns * size).max(1) as usize).take(items.len());
         lines.map(|line| Output::Classes(best(line))).collect()
     };
-    session.run("recognition", Feed::Planes(&tensor, shape), &place.stop, read)
+    session.run("recognition", Feed::Planes(&tensor, shape), place, read)
 }
 
 /// A line's own pixels; none to cut out: the image is the line, as it is.

@@ -20,7 +20,7 @@ use crate::models::{ModelSet, Recogniser, dictionary};
 use crate::orientation;
 use crate::pipeline::{FirstReader, Nets, Reader, Stages};
 use crate::runtime::{Device, Input, Net};
-use crate::schedule::Stop;
+use crate::schedule::Place;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::Pool;
@@ -180,7 +180,9 @@ impl Process {
 /// A GPU's activations, together: two detections of 4000x2816 pixels, and no more than two run at once. A quarter of the free memory would fit
 /// a card better, but ONNX Runtime does not tell it, and asking CUDA takes unsafe calls.
 const CUDA_ACTIVATION_BYTES: usize = 4 << 30;
-const CPU_ACTIVATION_BYTES: usize = 512 << 20;
+/// Of each core: a first look of detection beside others, at `PaddleOCR`'s or `RapidOCR`'s size every second one. Two cores' at least, since a
+/// larger run goes alone.
+const CPU_ACTIVATION_BYTES: usize = 256 << 20;
 /// Crops in a GPU's run of recognition. On an H200 (fp16, onnxruntime 1.31, two workers) runs of 16 read 3,440 crops of 640 pixels a second,
 /// runs of 64 3,930, but few pages fill them, and a lone page waits for blank places. On a core it is 1: runs of 4 read 47.9 crops a second,
 /// single ones 51.8 (AVX2, onnxruntime 1.32, two threads).
@@ -191,7 +193,7 @@ const CUDA_WORKERS: usize = 2;
 impl DeviceState {
     fn new(device: Device, config: &DeviceConfig) -> Result<Self> {
         let (bytes, run_size) = match device {
-            Device::Cpu => (CPU_ACTIVATION_BYTES, 1),
+            Device::Cpu => (cores().max(2) * CPU_ACTIVATION_BYTES, 1),
             Device::Cuda(_) => (CUDA_ACTIVATION_BYTES, CUDA_RUN_SIZE),
         };
         let pool = Pool::new(Stages, config.activation_bytes.unwrap_or(bytes));
@@ -357,7 +359,7 @@ fn try_detection(det: &Net, set: &ModelSet) -> Result<()> {
     } else {
         Input::Planes(&planes, [1, 3, 32, 32])
     };
-    session.run_into("detection", input, (&mut output, [1, 1, 32, 32]), 0, &Stop::default()).map_err(|e| {
+    session.run_into("detection", input, (&mut output, [1, 1, 32, 32]), 0, &Place::default()).map_err(|e| {
         Error::ModelLoad(format!("{}: a trial run failed ({e}); is it a detection model?", set.det.display()))
     })
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::fork;
 use crate::head::Head;
 use crate::onnx;
-use crate::schedule::Stop;
+use crate::schedule::{Place, Stop};
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
 static ENVIRONMENT: Mutex<Option<Loaded>> = Mutex::new(None);
@@ -308,22 +308,22 @@ impl Session {
     /// Runs the model and hands its f32 output and dimensions to `read`, without a copy.
     ///
     /// # Errors
-    /// [`Error::Inference`] of `stage`; [`Error::Closed`] when `stop` ended the run; [`Error::Unavailable`] when the card is lost.
+    /// [`Error::Inference`] of `stage`; [`Error::Closed`] when the `place`'s stop ended the run; [`Error::Unavailable`] when the card is lost.
     pub fn run<R>(
         &self,
         stage: &'static str,
         input: Input<'_>,
-        stop: &Stop,
+        place: &Place,
         read: impl FnOnce(&[f32], &[i64]) -> R,
     ) -> Result<R> {
         let run = || -> ort::Result<R> {
-            let Some(output) = self.run_raw(input, None, &*self.run_options(stop)?)? else {
+            let Some(output) = self.run_raw(input, None, &*self.run_options(place)?)? else {
                 return Err(ort::Error::new("the run gave no output"));
             };
             let (dimensions, values) = output.try_extract_tensor::<f32>()?;
             Ok(read(values, dimensions))
         };
-        run().map_err(|e| self.run_error(stage, stop, &e.to_string()))
+        run().map_err(|e| self.run_error(stage, &place.stop, &e.to_string()))
     }
 
     /// Runs the model and has its output, of the shape `output_shape`, written to `output`: a large one in the arena would keep its whole
@@ -337,7 +337,7 @@ impl Session {
         input: Input<'_>,
         (output, output_shape): (&mut [f32], [usize; 4]),
         activations: usize,
-        stop: &Stop,
+        place: &Place,
     ) -> Result<()> {
         if let (Some(session), Device::Cpu) = (&self.inner, self.device)
             && activations > FIRST_REGION
@@ -346,20 +346,21 @@ impl Session {
         }
         let mut run = || -> ort::Result<_> {
             let mut output = TensorRefMut::from_array_view_mut((output_shape, &mut *output))?;
-            self.run_raw(input, Some(&mut output), &*self.run_options(stop)?)
+            self.run_raw(input, Some(&mut output), &*self.run_options(place)?)
         };
-        run().map(drop).map_err(|e| self.run_error(stage, stop, &e.to_string()))
+        run().map(drop).map_err(|e| self.run_error(stage, &place.stop, &e.to_string()))
     }
 
-    /// Every run on the CPU gives the arena's free memory back to the system at its end.
-    fn run_options(&self, stop: &Stop) -> ort::Result<Arc<RunOptions>> {
+    /// A run on the CPU gives the arena's free memory back to the system at its end, unless a like run waits for it: to fetch it again would take
+    /// the system 0.2 s of a detection at 2000 pixels.
+    fn run_options(&self, place: &Place) -> ort::Result<Arc<RunOptions>> {
         let mut options = RunOptions::new()?;
-        if self.device == Device::Cpu {
+        if self.device == Device::Cpu && !place.keep_memory {
             options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
         let options = Arc::new(options);
         let ender = Arc::clone(&options);
-        stop.on_stop(move || {
+        place.stop.on_stop(move || {
             // It fails only for a null pointer, which RunOptions never holds.
             let _ = ender.terminate();
         });
@@ -494,20 +495,27 @@ fn build(
         Device::Cpu => unloadable(path, &message),
         Device::Cuda(_) => unavailable(device, &message),
     };
-    let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
-    let mut builder = with_device(builder, device, threads).map_err(|e| unusable(e.to_string()))?;
+    let builder = || {
+        let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
+        with_device(builder, device, threads).map_err(|e| unusable(e.to_string()))
+    };
     // A file that cannot be read is the runtime's to complain about.
     let cut = (device == Device::Cpu).then(|| onnx::without_head(&std::fs::read(path).ok()?)).flatten();
-    let (made, head) = match cut {
-        Some((model, head)) => (builder.commit_from_memory(&model), Some(head)),
-        None => (builder.commit_from_file(path), None),
-    };
+    if let Some((model, head)) = cut
+        && let Ok(session) = builder()?.commit_from_memory(&model)
+        && let ([_], [output]) = (session.inputs(), session.outputs())
+        && matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3)
+    {
+        return Ok((session, Some(head)));
+    }
+    // Files can hold what the cut does not see: parts beside the file, or within other graphs.
+    let made = builder()?.commit_from_file(path);
     let session = made.map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.
         message if message.contains(" failure ") => unusable(message),
         message => unloadable(path, &message),
     })?;
-    Ok((session, head))
+    Ok((session, None))
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours
@@ -599,8 +607,8 @@ fn remedy(complaint: &str) -> &'static str {
     }
 }
 
-/// A model file and its sessions on one device: on the CPU one that all workers share, and one with a pool of all cores for a lone
-/// request; elsewhere one for each worker, made and run on that worker's thread.
+/// A model file and its sessions on one device: on the CPU one that all workers share, and one with a pool of all cores for runs beside which
+/// little else could run; elsewhere one for each worker, made and run on that worker's thread.
 #[derive(Debug)]
 pub struct Net {
     /// Tells models apart.
@@ -613,7 +621,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// A model that is loaded by its first run. `pool_threads`: the size of the lone request's pool; 1: none.
+    /// A model that is loaded by its first run. `pool_threads`: the size of the pool of runs that may use all cores; 1: none.
     #[must_use]
     pub fn new(id: u64, path: &Path, device: Device, pool_threads: usize) -> Self {
         let (sessions, wide) = (Mutex::new(Vec::new()), Mutex::new(None));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use threadsafe_ocr::Error;
-use threadsafe_ocr::schedule::policy::{Item, Lane, PageId, Policy};
+use threadsafe_ocr::schedule::policy::{Claim, Item, Lane, PageId, Policy};
 use threadsafe_ocr::schedule::worker::{Answers, Pool};
 use threadsafe_ocr::schedule::{Model, Place};
 
@@ -21,7 +21,7 @@ fn item(stage: u8, width: u32, cost: f64, bytes: usize, payload: u64) -> Item<u6
 fn picked(policy: &mut Policy<u64>) -> Option<u64> {
     let run = policy.pick(0)?;
     let payload = run.items[0].1.payload;
-    policy.release(run.bytes);
+    policy.release(run.claim);
     Some(payload)
 }
 
@@ -31,7 +31,7 @@ fn younger_ones_that_go_past(policy: &mut Policy<u64>, cost: f64) -> usize {
     for k in 0..20 {
         policy.push(PageId(10 + k), [item(0, 3, cost, 10, 100 + k)], 0.0);
         if let Some(run) = policy.pick(0) {
-            policy.release(run.bytes);
+            policy.release(run.claim);
             passed += 1;
         }
     }
@@ -78,7 +78,7 @@ fn a_like_page_that_does_not_fit_gets_its_turn() {
     policy.push(PageId(1), [item(0, 2, 20.0, 90, 1)], 0.0);
     let passed = younger_ones_that_go_past(&mut policy, 10.0);
     assert!(passed <= 8, "{passed} younger items went past");
-    policy.release(first.bytes);
+    policy.release(first.claim);
     assert_eq!(picked(&mut policy), Some(1));
 }
 
@@ -109,6 +109,64 @@ fn with_nothing_reserved_anything_fits() {
 }
 
 #[test]
+fn a_run_gets_all_cores_where_there_is_little_to_do_beside_it() {
+    let mut policy = Policy::new(100);
+    let large = |page: u64| (PageId(page), [item(0, 1, 8.0, 60, page)]);
+    let alone = |policy: &mut Policy<u64>| policy.pick(0).map(|run| (run.items[0].1.payload, run.alone));
+    policy.push(large(0).0, large(0).1, 20.0);
+    assert_eq!(alone(&mut policy), Some((0, true)), "a lone page");
+    policy.push(PageId(1), [item(0, 1, 4.0, 0, 1)], 20.0);
+    assert_eq!(alone(&mut policy), Some((1, false)), "beside another one");
+
+    let mut policy = Policy::new(100);
+    (1..4).for_each(|page| policy.push(large(page).0, large(page).1, 20.0));
+    assert_eq!(alone(&mut policy), Some((1, true)), "only one of them fits");
+
+    let mut policy = Policy::new(100);
+    policy.push(PageId(0), [item(0, 1, 1.0, 0, 0)], 0.0);
+    policy.push(PageId(1), [item(0, 1, 8.0, 150, 1)], 0.0);
+    assert_eq!(alone(&mut policy), Some((0, false)), "what is larger than the budget fits where nothing is reserved");
+
+    let mut policy = Policy::new(100);
+    policy.push(PageId(0), (0..6).map(|line| item(2, 320, 1.0, 0, line)), 0.0);
+    (1..3).for_each(|page| policy.push(large(page).0, large(page).1, 20.0));
+    let lines: Vec<_> = (0..6).map(|_| policy.pick(0).expect("a line")).collect();
+    assert!(lines.iter().all(|line| !line.alone));
+    lines[..4].iter().for_each(|line| policy.release(line.claim));
+    assert_eq!(alone(&mut policy), Some((1, true)), "two lines run, a quarter of it");
+}
+
+#[test]
+fn memory_is_kept_for_a_run_that_waits_for_it_and_is_no_larger() {
+    let mut policy = Policy::new(100);
+    let push = |policy: &mut Policy<u64>, page: u64, bytes| {
+        policy.push(PageId(page), [item(0, 1, 1.0 + page as f64, bytes, page)], 0.0);
+    };
+    let pick = |policy: &mut Policy<u64>| policy.pick(0).expect("a run");
+    push(&mut policy, 0, 60);
+    let first = pick(&mut policy);
+    assert!(!first.keep_memory, "nobody waits");
+    policy.release(first.claim);
+
+    (0..3).for_each(|page| push(&mut policy, page, 60));
+    let kept = [0; 3].map(|_| {
+        let run = pick(&mut policy);
+        policy.release(run.claim);
+        run.keep_memory
+    });
+    assert_eq!(kept, [true, true, false], "the last one gives it back");
+
+    push(&mut policy, 0, 60);
+    push(&mut policy, 1, 30);
+    assert!(!pick(&mut policy).keep_memory, "the other one has memory of its own");
+
+    let mut policy = Policy::new(100);
+    push(&mut policy, 0, 60);
+    push(&mut policy, 1, 90);
+    assert!(!pick(&mut policy).keep_memory, "it would not be enough, and be there beside more");
+}
+
+#[test]
 fn an_item_that_did_not_fit_eight_times_gets_its_turn_before_smaller_ones() {
     let mut policy = Policy::new(100);
     policy.push(PageId(0), [item(0, 1, 1.0, 60, 0)], 0.0);
@@ -117,7 +175,7 @@ fn an_item_that_did_not_fit_eight_times_gets_its_turn_before_smaller_ones() {
     policy.push(PageId(1), [item(0, 2, 1.0, 90, 1)], 0.0);
     let passed = younger_ones_that_go_past(&mut policy, 50.0);
     assert!(passed <= 8, "{passed} small items went past");
-    policy.release(first.bytes);
+    policy.release(first.claim);
     assert_eq!(picked(&mut policy), Some(1));
 }
 
@@ -155,16 +213,16 @@ fn two_reservations_that_are_due_at_once_are_served_one_after_the_other() {
         policy.push(PageId(page), [item(0, 3, 0.1, 10, 100 + page)], 0.0);
         assert!(policy.pick(0).is_none(), "page {page} went past the turn");
     }
-    policy.release(first.bytes);
+    policy.release(first.claim);
     let second = policy.pick(0).expect("it has the turn");
     assert_eq!(second.items[0].1.payload, 2);
     let mut passed = 0;
     while let Some(run) = policy.pick(0) {
-        policy.release(run.bytes);
+        policy.release(run.claim);
         passed += 1;
     }
     assert!(passed <= 8, "{passed} went past the other one");
-    policy.release(second.bytes);
+    policy.release(second.claim);
     assert_eq!(policy.pick(0).expect("it has the turn").items[0].1.payload, 1);
 }
 
@@ -174,7 +232,7 @@ struct Workers {
     count: usize,
     now: f64,
     /// When each run ends, its reservation, its page and its item.
-    running: Vec<(f64, usize, PageId, Item<u64>)>,
+    running: Vec<(f64, Claim, PageId, Item<u64>)>,
 }
 
 impl Workers {
@@ -189,7 +247,7 @@ impl Workers {
             let Some(mut run) = self.policy.pick(0) else { break };
             let (page, item) = run.items.pop().expect("a run has an item");
             begun.push((page, item.lane.stage));
-            self.running.push((self.now + item.cost, run.bytes, page, item));
+            self.running.push((self.now + item.cost, run.claim, page, item));
         }
         begun
     }
@@ -198,9 +256,9 @@ impl Workers {
     fn end(&mut self) -> Option<(PageId, Item<u64>)> {
         let order = |a: &(usize, f64), b: &(usize, f64)| a.1.total_cmp(&b.1);
         let (next, when) = self.running.iter().map(|run| run.0).enumerate().min_by(order)?;
-        let (_, bytes, page, item) = self.running.remove(next);
+        let (_, claim, page, item) = self.running.remove(next);
         self.now = when;
-        self.policy.release(bytes);
+        self.policy.release(claim);
         Some((page, item))
     }
 }
@@ -321,7 +379,7 @@ proptest! {
             let place = waiting.iter().position(|item| item.0 == page && item.1 == last).expect("it is there");
             let (_, _, arrival, cost) = waiting.remove(place);
             let run = policy.pick(0).expect("everything fits");
-            policy.release(run.bytes);
+            policy.release(run.claim);
             prop_assert_eq!((run.items[0].0, run.items[0].1.lane, run.items[0].1.payload), (page, last, arrival as u64));
             all += cost;
             oldest += if is_due { cost } else { 0.0 };
@@ -348,7 +406,7 @@ proptest! {
         }
         expected += pages.iter().map(Vec::len).sum::<usize>();
         let mut seen = std::collections::HashSet::new();
-        let mut running: Vec<usize> = Vec::new();
+        let mut running: Vec<Claim> = Vec::new();
         for _ in 0..10_000 {
             match policy.pick(0) {
                 Some(run) => {
@@ -358,9 +416,9 @@ proptest! {
                         prop_assert_eq!(item.lane, lane);
                         prop_assert!(seen.insert(item.payload), "an item left twice");
                     }
-                    running.push(run.bytes);
-                    let reserving = running.iter().filter(|&&bytes| bytes > 0).count();
-                    prop_assert!(running.iter().sum::<usize>() <= 100 || reserving == 1);
+                    running.push(run.claim);
+                    let reserving = running.iter().filter(|claim| claim.bytes > 0).count();
+                    prop_assert!(running.iter().map(|claim| claim.bytes).sum::<usize>() <= 100 || reserving == 1);
                 }
                 None if running.is_empty() => break,
                 None => policy.release(running.remove(0)),

@@ -6,6 +6,7 @@
 //!   the time whatever its size, so nothing starves.
 //! * Detections and unusually wide recognitions reserve their activations from the device's budget before they start; an item that did not
 //!   fit eight times takes the device's one turn, so that small items cannot shut it out.
+//! * A run gets all cores where little else could run beside it: a lone page's detection, and one so large that no second one fits the budget.
 //! * An answer never depends on what else is queued: items share a run only where their input shapes are equal.
 //! * A failed or panicking run of several items is retried item by item, so only the guilty request fails.
 //! * A page that leaves takes its queued items along, and a run that serves nobody any more is stopped.
@@ -39,12 +40,14 @@ pub trait Model: Send + Sync + 'static {
 }
 
 /// Where and how a run happens.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Place {
     /// The worker's number in its group.
     pub worker: usize,
-    /// Nothing else waits or runs on the device: the run may use all cores.
+    /// There is little to do beside it: the run may use all cores.
     pub alone: bool,
+    /// A large run waits for the memory that this one, or one beside it, will leave.
+    pub keep_memory: bool,
     /// Ends the run early.
     pub stop: Arc<Stop>,
 }

@@ -42,10 +42,23 @@ pub struct Item<T> {
 pub struct Run<T> {
     /// The items, all of one lane.
     pub items: Vec<(PageId, Item<T>)>,
-    /// Their reservation, to be given back with [`Policy::release`].
-    pub bytes: usize,
-    /// Nothing else waits or runs on the device.
+    /// What they take of the device, to be given back with [`Policy::release`].
+    pub claim: Claim,
+    /// What runs beside it, or could, is little: it may use all cores.
     pub alone: bool,
+    /// A run waits for the memory of this one, or of one beside it.
+    pub keep_memory: bool,
+}
+
+/// What a run takes of its device.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Claim {
+    /// Reserved bytes.
+    pub bytes: usize,
+    /// Estimated time.
+    cost: f64,
+    /// Its memory is kept.
+    keeps: bool,
 }
 
 /// Pages up to this many times as large as the least work left are its like (of a page that is not detected yet, work is the caller's
@@ -56,6 +69,10 @@ const LIKE: f64 = 3.0;
 const SHARE_OF_OLDEST: f64 = 1.0 / 8.0;
 /// An item that was the first choice of this many picks and did not fit the budget takes the device's turn.
 const PICKS_BEFORE_TURN: u32 = 8;
+
+/// Where all else that runs or could run takes less than this share of a run's time, the run gets all cores: the others would have nothing to
+/// do for most of it. So it is with a lone page, and with detections so large that the budget holds one of them.
+const LITTLE_BESIDE: f64 = 1.0 / 4.0;
 
 #[derive(Debug)]
 struct Page<T> {
@@ -106,7 +123,10 @@ pub struct Policy<T> {
     pages: BTreeMap<PageId, Page<T>>,
     accounts: BTreeMap<usize, Account>,
     activation_bytes: usize,
-    reserved: usize,
+    /// Bytes and time of all that runs now, and their number.
+    claimed: Claim,
+    /// The largest reservation whose memory may still be there.
+    kept: usize,
     running: usize,
     turn: Option<PageId>,
 }
@@ -119,7 +139,8 @@ impl<T> Policy<T> {
             pages: BTreeMap::new(),
             accounts: BTreeMap::new(),
             activation_bytes,
-            reserved: 0,
+            claimed: Claim::default(),
+            kept: 0,
             running: 0,
             turn: None,
         }
@@ -158,22 +179,50 @@ impl<T> Policy<T> {
     /// The next run for a free worker of `group`, or nothing that fits.
     pub fn pick(&mut self, group: usize) -> Option<Run<T>> {
         let (page, lane, as_oldest) = self.choose(group)?;
-        let alone = self.running == 0 && self.waiting() == 1;
         let items = self.take(page, lane);
         let cost: f64 = items.iter().map(|(_, item)| item.cost).sum();
         let bytes = items.iter().map(|(_, item)| item.bytes).sum();
+        let alone = self.claimed.cost + self.work_beside(page, bytes) <= cost * LITTLE_BESIDE;
         let account = self.accounts.entry(group).or_default();
         account.total += cost;
         account.oldest += if as_oldest { cost } else { 0.0 };
-        self.reserved += bytes;
+        self.claimed.bytes += bytes;
+        self.claimed.cost += cost;
         self.running += 1;
-        Some(Run { items, bytes, alone })
+        self.kept = self.kept.max(bytes);
+        let keeps = self.memory_is_waited_for();
+        Some(Run { items, claim: Claim { bytes, cost, keeps }, alone, keep_memory: keeps })
+    }
+
+    /// Whether a reservation waits that does not fit yet, and none that is larger than one whose memory is there: beside that it would need more.
+    fn memory_is_waited_for(&self) -> bool {
+        let waiting = self.pages.values().flat_map(|page| page.lanes.keys().map(|lane| front_bytes(page, lane)));
+        let most = waiting.max().unwrap_or(0);
+        self.claimed.bytes + most > self.activation_bytes && most <= self.kept
+    }
+
+    /// Work that other workers could do beside a run of `page` with so many bytes `reserved`: what fits, and what pages that are begun will bring.
+    fn work_beside(&self, page: PageId, reserved: usize) -> f64 {
+        let left = self.activation_bytes.saturating_sub(self.claimed.bytes + reserved);
+        let works = self.pages.iter().map(|(&id, other)| {
+            let fits = |bytes: usize| bytes <= left || self.claimed.bytes + reserved == 0;
+            let fits = other.lanes.keys().any(|lane| fits(front_bytes(other, lane)));
+            let queued = if fits { other.queued } else { 0.0 };
+            let expected = if id != page && other.is_begun() { other.expected } else { 0.0 };
+            queued + expected
+        });
+        works.sum()
     }
 
     /// A run that `pick` returned is over.
-    pub fn release(&mut self, bytes: usize) {
-        self.reserved -= bytes;
+    pub fn release(&mut self, claim: Claim) {
+        self.claimed.bytes -= claim.bytes;
         self.running -= 1;
+        if !claim.keeps {
+            self.kept = 0;
+        }
+        // Sums of floats leave something behind.
+        self.claimed.cost = if self.running == 0 { 0.0 } else { self.claimed.cost - claim.cost };
     }
 
     /// Items that wait.
@@ -185,15 +234,15 @@ impl<T> Policy<T> {
     /// Bytes that running items have reserved.
     #[must_use]
     pub fn reserved(&self) -> usize {
-        self.reserved
+        self.claimed.bytes
     }
 
     fn fits(&self, page: PageId, bytes: usize) -> bool {
-        if bytes == 0 || self.reserved == 0 && self.turn.is_none() {
+        if bytes == 0 || self.claimed.bytes == 0 && self.turn.is_none() {
             return true;
         }
         let others_turn = self.turn.is_some_and(|turn| turn != page);
-        !others_turn && (self.reserved == 0 || self.reserved + bytes <= self.activation_bytes)
+        !others_turn && (self.claimed.bytes == 0 || self.claimed.bytes + bytes <= self.activation_bytes)
     }
 
     fn fitting_lane(&self, id: PageId, group: usize) -> Option<Lane> {
@@ -275,7 +324,7 @@ impl<T> Policy<T> {
         while items.len() < count {
             let Some(page) = self.pages.get(&id) else { break };
             let Some(next) = page.lanes.get(&lane).and_then(VecDeque::front) else { break };
-            let joins = next.bytes == 0 || self.reserved + bytes + next.bytes <= self.activation_bytes;
+            let joins = next.bytes == 0 || self.claimed.bytes + bytes + next.bytes <= self.activation_bytes;
             if !joins && !chosen {
                 break;
             }

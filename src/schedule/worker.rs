@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::policy::{Item, Lane, PageId, Policy, Run};
+use super::policy::{Claim, Item, Lane, PageId, Policy, Run};
 use super::{Model, Place, STAGES, Stop};
 use crate::error::{Error, Result};
 
@@ -275,11 +275,11 @@ impl<M: Model> Shared<M> {
     /// One worker's life.
     fn work(&self, group: usize, worker: usize) {
         while let Some((id, run, stop)) = self.next(group) {
-            let place = Place { worker, alone: run.alone, stop };
-            let bytes = run.bytes;
+            let place = Place { worker, alone: run.alone, keep_memory: run.keep_memory, stop };
+            let claim = run.claim;
             let answers = self.serve(run, &place);
             // The reservation is returned before the answers go out: a page that is answered may at once want its next run.
-            self.finish(id, bytes);
+            self.finish(id, claim);
             for (entry, answer) in answers {
                 if let Err(error @ Error::Unavailable(_)) = &answer {
                     self.end(error);
@@ -307,12 +307,12 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    fn finish(&self, id: u64, bytes: usize) {
+    fn finish(&self, id: u64, claim: Claim) {
         let mut queue = self.lock();
         queue.running.remove(&id);
-        queue.policy.release(bytes);
+        queue.policy.release(claim);
         drop(queue);
-        if bytes > 0 {
+        if claim.bytes > 0 {
             self.ready.notify_all();
         }
     }

@@ -204,6 +204,25 @@ def test_a_model_without_characters_says_where_to_give_them(tmp_path: Path) -> N
         ThreadSafeOCR(tmp_path)
 
 
+@pytest.mark.parametrize("form", ["as it is", "weights as inputs", "weights beside the file"])
+def test_a_recogniser_reads_the_same_whether_or_not_its_last_layer_can_be_taken_off(tmp_path: Path, form: str) -> None:
+    import onnx
+
+    model = onnx.load(BUNDLED / "v6-small/rec/inference.onnx")
+    if form == "weights as inputs":
+        for name in ("linear_8.w_0", "linear_8.b_0"):
+            (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+            model.graph.input.append(onnx.helper.make_tensor_value_info(name, weights.data_type, weights.dims))
+    outside = {"save_as_external_data": True, "location": "weights"} if form == "weights beside the file" else {}
+    onnx.save(model, tmp_path / "inference.onnx", **outside)
+    (tmp_path / "inference.yml").write_bytes((BUNDLED / "v6-small/rec/inference.yml").read_bytes())
+    own = ThreadSafeOCR({"det": str(BUNDLED / "v6-small/det"), "rec": str(tmp_path)})
+    for line in LINES:
+        read, wanted = own.recognize(line), ThreadSafeOCR().recognize(line)
+        assert read.text == wanted.text != ""
+        assert read.score == pytest.approx(wanted.score, abs=1e-4)
+
+
 def test_what_else_is_in_the_cache_folder_is_left_alone(published: Path, cache: Path) -> None:
     old = time.time() - 2 * model_sets.DAY
     for name in (".ssh", "documents"):
