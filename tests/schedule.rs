@@ -156,6 +156,16 @@ fn memory_is_kept_for_a_run_that_waits_for_it_and_is_no_larger() {
     });
     assert_eq!(kept, [true, true, false], "the last one gives it back");
 
+    (0..2).for_each(|page| push(&mut policy, page, 60));
+    let large = pick(&mut policy);
+    policy.push(PageId(9), [item(2, 320, 0.5, 0, 9)], 0.0);
+    let line = pick(&mut policy);
+    assert!(large.keep_memory && line.keep_memory, "a line beside it leaves it too");
+    policy.release(line.claim);
+    policy.release(large.claim);
+    let last = pick(&mut policy);
+    policy.release(last.claim);
+
     push(&mut policy, 0, 60);
     push(&mut policy, 1, 30);
     assert!(!pick(&mut policy).keep_memory, "the other one has memory of its own");

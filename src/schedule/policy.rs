@@ -190,15 +190,20 @@ impl<T> Policy<T> {
         self.claimed.cost += cost;
         self.running += 1;
         self.kept = self.kept.max(bytes);
-        let keeps = self.memory_is_waited_for();
+        let keeps = self.memory_is_waited_for(bytes);
         Some(Run { items, claim: Claim { bytes, cost, keeps }, alone, keep_memory: keeps })
     }
 
-    /// Whether a reservation waits that does not fit yet, and none that is larger than one whose memory is there: beside that it would need more.
-    fn memory_is_waited_for(&self) -> bool {
-        let waiting = self.pages.values().flat_map(|page| page.lanes.keys().map(|lane| front_bytes(page, lane)));
-        let most = waiting.max().unwrap_or(0);
-        self.claimed.bytes + most > self.activation_bytes && most <= self.kept
+    /// Whether the next run that reserves waits for memory that is there, and is to stay at the end of a run with so many bytes `reserved`. One
+    /// that is larger would need more beside it; one that fits already may end before the run that kept memory for it.
+    fn memory_is_waited_for(&self, reserved: usize) -> bool {
+        let reserving = self.pages.iter().filter_map(|(&id, page)| {
+            let bytes = page.lanes.keys().map(|lane| front_bytes(page, lane)).max().filter(|&bytes| bytes > 0)?;
+            Some((page.work_left(), id, bytes))
+        });
+        let next = reserving.min_by(|a, b| by_work(&(a.0, a.1), &(b.0, b.1))).map_or(usize::MAX, |(_, _, bytes)| bytes);
+        let waits = reserved == 0 || self.claimed.bytes.saturating_add(next) > self.activation_bytes;
+        waits && next <= self.kept
     }
 
     /// Work that other workers could do beside a run of `page` with so many bytes `reserved`: what fits, and what pages that are begun will bring.
