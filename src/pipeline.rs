@@ -257,6 +257,22 @@ impl Model for Stages {
             _ => Err(Error::inference("run", "a run of several detections")),
         }
     }
+
+    /// The smallest run there is, since a run's end is where the runtime gives memory back.
+    fn tidy(&self, last: &Item) {
+        let (height, width) = match last.work {
+            Work::Detect { .. } => (32, 32),
+            Work::Orient { .. } => (line::HEIGHT, orientation::WIDTH),
+            Work::Recognize { .. } => (line::HEIGHT, line::HEIGHT),
+        };
+        // What is not given back now will be by the next run.
+        if let Ok(session) = last.net.session(0, false)
+            && !session.takes_pixels()
+        {
+            let planes = vec![0.0; 3 * height * width];
+            let _ = session.run("tidying", Feed::Planes(&planes, [1, 3, height, width]), &Place::default(), |_, _| ());
+        }
+    }
 }
 
 fn detect(

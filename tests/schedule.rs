@@ -171,9 +171,20 @@ fn memory_is_kept_for_a_run_that_waits_for_it_and_is_no_larger() {
     assert!(!pick(&mut policy).keep_memory, "the other one has memory of its own");
 
     let mut policy = Policy::new(100);
-    push(&mut policy, 0, 60);
-    push(&mut policy, 1, 90);
-    assert!(!pick(&mut policy).keep_memory, "it would not be enough, and be there beside more");
+    (0..3).zip([60, 90, 50]).for_each(|(page, bytes)| push(&mut policy, page, bytes));
+    assert!(!pick(&mut policy).keep_memory, "for the next one it would not be enough, and be there beside more");
+}
+
+#[test]
+fn memory_that_was_kept_for_a_page_that_left_is_told() {
+    let mut policy = Policy::new(100);
+    (0..2).for_each(|page| policy.push(PageId(page), [item(0, 1, 1.0, 60, page)], 0.0));
+    let run = policy.pick(0).expect("a run");
+    assert!(run.keep_memory);
+    policy.remove(PageId(1));
+    assert!(!policy.has_kept_in_vain(), "it still runs");
+    policy.release(run.claim);
+    assert_eq!([policy.has_kept_in_vain(), policy.has_kept_in_vain()], [true, false]);
 }
 
 #[test]

@@ -37,6 +37,9 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// What the runtime said; [`crate::Error::Unavailable`] when the device is lost for good.
     fn run(&self, items: &[&Self::Item], place: &Place) -> Result<Vec<Self::Output>>;
+
+    /// Gives back the memory that was kept for runs that went. `last` has just run, and nothing else runs or waits.
+    fn tidy(&self, _last: &Self::Item) {}
 }
 
 /// Where and how a run happens.

@@ -190,18 +190,24 @@ impl<T> Policy<T> {
         self.claimed.cost += cost;
         self.running += 1;
         self.kept = self.kept.max(bytes);
-        let keeps = self.memory_is_waited_for(bytes);
+        let keeps = self.memory_is_waited_for(group, bytes);
         Some(Run { items, claim: Claim { bytes, cost, keeps }, alone, keep_memory: keeps })
     }
 
-    /// Whether the next run that reserves waits for memory that is there, and is to stay at the end of a run with so many bytes `reserved`. One
-    /// that is larger would need more beside it; one that fits already may end before the run that kept memory for it.
-    fn memory_is_waited_for(&self, reserved: usize) -> bool {
-        let reserving = self.pages.iter().filter_map(|(&id, page)| {
-            let bytes = page.lanes.keys().map(|lane| front_bytes(page, lane)).max().filter(|&bytes| bytes > 0)?;
-            Some((page.work_left(), id, bytes))
-        });
-        let next = reserving.min_by(|a, b| by_work(&(a.0, a.1), &(b.0, b.1))).map_or(usize::MAX, |(_, _, bytes)| bytes);
+    /// Whether the next run that reserves waits for memory that is there, and is to stay at the end of a run with so many bytes `reserved`. A
+    /// larger one would need more beside it, so whoever may be next is no larger: the page with the turn, the choice, the shortest. One that
+    /// fits already may end before the run that kept memory for it.
+    fn memory_is_waited_for(&self, group: usize, reserved: usize) -> bool {
+        let most = |id: PageId| {
+            let page = self.pages.get(&id)?;
+            page.lanes.keys().map(|lane| front_bytes(page, lane)).max().filter(|&bytes| bytes > 0)
+        };
+        let reserving = self.pages.iter().filter(|&(&id, _)| most(id).is_some());
+        let shortest = reserving.map(|(&id, page)| (page.work_left(), id)).min_by(by_work).map(|(_, id)| id);
+        let choice = self.choice(group).map(|(id, _)| id);
+        let Some(next) = [self.turn, choice, shortest].into_iter().flatten().filter_map(most).max() else {
+            return false;
+        };
         let waits = reserved == 0 || self.claimed.bytes.saturating_add(next) > self.activation_bytes;
         waits && next <= self.kept
     }
@@ -224,10 +230,15 @@ impl<T> Policy<T> {
         self.claimed.bytes -= claim.bytes;
         self.running -= 1;
         if !claim.keeps {
-            self.kept = 0;
+            self.kept = self.claimed.bytes;
         }
         // Sums of floats leave something behind.
         self.claimed.cost = if self.running == 0 { 0.0 } else { self.claimed.cost - claim.cost };
+    }
+
+    /// Whether memory was kept for runs that went, so that nobody is left to take it or to give it back; asked once.
+    pub fn has_kept_in_vain(&mut self) -> bool {
+        self.running == 0 && self.pages.values().all(|page| page.lanes.is_empty()) && std::mem::take(&mut self.kept) > 0
     }
 
     /// Items that wait.
@@ -264,6 +275,20 @@ impl<T> Policy<T> {
         {
             return Some((id, lane, false));
         }
+        let (choice, oldest_is_due) = self.choice(group)?;
+        if let Some(lane) = self.fitting_lane(choice, group) {
+            return Some((choice, lane, oldest_is_due));
+        }
+        let with_work = self.pages.iter().filter(|(_, page)| page.has_work(group));
+        let mut order: Vec<(f64, PageId)> = with_work.map(|(&id, page)| (page.work_left(), id)).collect();
+        order.sort_unstable_by(by_work);
+        let next = order.into_iter().find_map(|(_, id)| Some((id, self.fitting_lane(id, group)?, false)));
+        self.pass_over(choice);
+        next
+    }
+
+    /// The page that is next where no one has the turn, and whether as the oldest of all.
+    fn choice(&self, group: usize) -> Option<(PageId, bool)> {
         let account = self.accounts.get(&group).copied().unwrap_or_default();
         let oldest_is_due = account.oldest < SHARE_OF_OLDEST * account.total;
         let with_work = || self.pages.iter().filter(|(_, page)| page.has_work(group));
@@ -273,14 +298,7 @@ impl<T> Policy<T> {
         let is_like =
             |page: &Page<T>| page.size() <= LIKE * least.work_left() && (page.is_begun() || !least.is_begun());
         let (&choice, _) = with_work().find(|&(&id, page)| oldest_is_due || id == shortest || is_like(page))?;
-        if let Some(lane) = self.fitting_lane(choice, group) {
-            return Some((choice, lane, oldest_is_due));
-        }
-        let mut order: Vec<(f64, PageId)> = with_work().map(|(&id, page)| (page.work_left(), id)).collect();
-        order.sort_unstable_by(by_work);
-        let next = order.into_iter().find_map(|(_, id)| Some((id, self.fitting_lane(id, group)?, false)));
-        self.pass_over(choice);
-        next
+        Some((choice, oldest_is_due))
     }
 
     fn pass_over(&mut self, id: PageId) {

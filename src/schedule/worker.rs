@@ -279,7 +279,11 @@ impl<M: Model> Shared<M> {
             let claim = run.claim;
             let answers = self.serve(run, &place);
             // The reservation is returned before the answers go out: a page that is answered may at once want its next run.
-            self.finish(id, claim);
+            if self.finish(id, claim)
+                && let Some((last, _)) = answers.first()
+            {
+                let _ = catch_unwind(AssertUnwindSafe(|| self.model.tidy(&last.item)));
+            }
             for (entry, answer) in answers {
                 if let Err(error @ Error::Unavailable(_)) = &answer {
                     self.end(error);
@@ -307,14 +311,17 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    fn finish(&self, id: u64, claim: Claim) {
+    /// Whether memory has to be given back.
+    fn finish(&self, id: u64, claim: Claim) -> bool {
         let mut queue = self.lock();
         queue.running.remove(&id);
         queue.policy.release(claim);
+        let must_tidy = queue.policy.has_kept_in_vain();
         drop(queue);
         if claim.bytes > 0 {
             self.ready.notify_all();
         }
+        must_tidy
     }
 
     fn serve(&self, run: Run<Entry<M>>, place: &Place) -> Vec<(Entry<M>, Result<M::Output>)> {
