@@ -145,14 +145,14 @@ fn memory_is_kept_for_a_run_that_waits_for_it_and_is_no_larger() {
     let pick = |policy: &mut Policy<u64>| policy.pick(0).expect("a run");
     push(&mut policy, 0, 60);
     let first = pick(&mut policy);
-    assert!(!first.keep_memory, "nobody waits");
+    assert!(!first.claim.keeps_memory, "nobody waits");
     policy.release(first.claim);
 
     (0..3).for_each(|page| push(&mut policy, page, 60));
     let kept = [0; 3].map(|_| {
         let run = pick(&mut policy);
         policy.release(run.claim);
-        run.keep_memory
+        run.claim.keeps_memory
     });
     assert_eq!(kept, [true, true, false], "the last one gives it back");
 
@@ -160,7 +160,7 @@ fn memory_is_kept_for_a_run_that_waits_for_it_and_is_no_larger() {
     let large = pick(&mut policy);
     policy.push(PageId(9), [item(2, 320, 0.5, 0, 9)], 0.0);
     let line = pick(&mut policy);
-    assert!(large.keep_memory && line.keep_memory, "a line beside it leaves it too");
+    assert!(large.claim.keeps_memory && line.claim.keeps_memory, "a line beside it leaves it too");
     policy.release(line.claim);
     policy.release(large.claim);
     let last = pick(&mut policy);
@@ -168,11 +168,11 @@ fn memory_is_kept_for_a_run_that_waits_for_it_and_is_no_larger() {
 
     push(&mut policy, 0, 60);
     push(&mut policy, 1, 30);
-    assert!(!pick(&mut policy).keep_memory, "the other one has memory of its own");
+    assert!(!pick(&mut policy).claim.keeps_memory, "the other one has memory of its own");
 
     let mut policy = Policy::new(100);
     (0..3).zip([60, 90, 50]).for_each(|(page, bytes)| push(&mut policy, page, bytes));
-    assert!(!pick(&mut policy).keep_memory, "for the next one it would not be enough, and be there beside more");
+    assert!(!pick(&mut policy).claim.keeps_memory, "for the next one it would not be enough, and be there beside more");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn memory_that_was_kept_for_a_page_that_left_is_told() {
     let mut policy = Policy::new(100);
     (0..2).for_each(|page| policy.push(PageId(page), [item(0, 1, 1.0, 60, page)], 0.0));
     let run = policy.pick(0).expect("a run");
-    assert!(run.keep_memory);
+    assert!(run.claim.keeps_memory);
     policy.remove(PageId(1));
     assert!(!policy.has_kept_in_vain(), "it still runs");
     policy.release(run.claim);

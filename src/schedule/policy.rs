@@ -46,8 +46,6 @@ pub struct Run<T> {
     pub claim: Claim,
     /// What runs beside it, or could, is little: it may use all cores.
     pub alone: bool,
-    /// A run waits for the memory of this one, or of one beside it.
-    pub keep_memory: bool,
 }
 
 /// What a run takes of its device.
@@ -57,8 +55,8 @@ pub struct Claim {
     pub bytes: usize,
     /// Estimated time.
     cost: f64,
-    /// Its memory is kept.
-    keeps: bool,
+    /// A run waits for its memory, or for that of one beside it.
+    pub keeps_memory: bool,
 }
 
 /// Pages up to this many times as large as the least work left are its like (of a page that is not detected yet, work is the caller's
@@ -182,16 +180,16 @@ impl<T> Policy<T> {
         let items = self.take(page, lane);
         let cost: f64 = items.iter().map(|(_, item)| item.cost).sum();
         let bytes = items.iter().map(|(_, item)| item.bytes).sum();
-        let alone = self.claimed.cost + self.work_beside(page, bytes) <= cost * LITTLE_BESIDE;
         let account = self.accounts.entry(group).or_default();
         account.total += cost;
         account.oldest += if as_oldest { cost } else { 0.0 };
         self.claimed.bytes += bytes;
+        let alone = self.claimed.cost + self.work_beside(page) <= cost * LITTLE_BESIDE;
         self.claimed.cost += cost;
         self.running += 1;
         self.kept = self.kept.max(bytes);
-        let keeps = self.memory_is_waited_for(group, bytes);
-        Some(Run { items, claim: Claim { bytes, cost, keeps }, alone, keep_memory: keeps })
+        let keeps_memory = self.memory_is_waited_for(group, bytes);
+        Some(Run { items, claim: Claim { bytes, cost, keeps_memory }, alone })
     }
 
     /// Whether the next run that reserves waits for memory that is there, and is to stay at the end of a run with so many bytes `reserved`. A
@@ -212,12 +210,10 @@ impl<T> Policy<T> {
         waits && next <= self.kept
     }
 
-    /// Work that other workers could do beside a run of `page` with so many bytes `reserved`: what fits, and what pages that are begun will bring.
-    fn work_beside(&self, page: PageId, reserved: usize) -> f64 {
-        let left = self.activation_bytes.saturating_sub(self.claimed.bytes + reserved);
+    /// Work that other workers could do beside a run of `page` that has its claim: what fits, and what pages that are begun will bring.
+    fn work_beside(&self, page: PageId) -> f64 {
         let works = self.pages.iter().map(|(&id, other)| {
-            let fits = |bytes: usize| bytes <= left || self.claimed.bytes + reserved == 0;
-            let fits = other.lanes.keys().any(|lane| fits(front_bytes(other, lane)));
+            let fits = other.lanes.keys().any(|lane| self.fits(id, front_bytes(other, lane)));
             let queued = if fits { other.queued } else { 0.0 };
             let expected = if id != page && other.is_begun() { other.expected } else { 0.0 };
             queued + expected
@@ -229,7 +225,7 @@ impl<T> Policy<T> {
     pub fn release(&mut self, claim: Claim) {
         self.claimed.bytes -= claim.bytes;
         self.running -= 1;
-        if !claim.keeps {
+        if !claim.keeps_memory {
             self.kept = self.claimed.bytes;
         }
         // Sums of floats leave something behind.
@@ -238,7 +234,7 @@ impl<T> Policy<T> {
 
     /// Whether memory was kept for runs that went, so that nobody is left to take it or to give it back; asked once.
     pub fn has_kept_in_vain(&mut self) -> bool {
-        self.running == 0 && self.pages.values().all(|page| page.lanes.is_empty()) && std::mem::take(&mut self.kept) > 0
+        self.running == 0 && self.waiting() == 0 && std::mem::take(&mut self.kept) > 0
     }
 
     /// Items that wait.

@@ -275,8 +275,8 @@ impl<M: Model> Shared<M> {
     /// One worker's life.
     fn work(&self, group: usize, worker: usize) {
         while let Some((id, run, stop)) = self.next(group) {
-            let place = Place { worker, alone: run.alone, keep_memory: run.keep_memory, stop };
             let claim = run.claim;
+            let place = Place { worker, alone: run.alone, keep_memory: claim.keeps_memory, stop };
             let answers = self.serve(run, &place);
             // The reservation is returned before the answers go out: a page that is answered may at once want its next run.
             if self.finish(id, claim)
