@@ -8,7 +8,7 @@ tesseract-ocr-chi-sim). All but Tesseract and the last one with the networks of 
 models get v6-tiny). EasyOCR is left out: no package carries its weights. The pages are documents and scans of tests/data/pages, or those
 of folders with a gt.jsonl of the same form as its truth.jsonl. Every run is a process of its own: it reads every page once, which is
 compared with the truth, then the clients share one object. What was measured stays in .cache/bench/results.json, so that the whole can be
-done in pieces; all of it is written to docs/performance.md. Needs Linux and a machine without other work.
+done in pieces; all of it is written to docs/performance.md, in a section of this processor's. Needs Linux and a machine without other work.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -29,6 +30,8 @@ from typing import Any, NamedTuple
 import chart
 import measure
 import score
+
+from threadsafe_ocr import runtime
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"
@@ -50,13 +53,15 @@ ENGINES = {
     "ours_rapid": "threadsafe-ocr, RapidOCR's settings",
     "ours": "threadsafe-ocr",
     "ours_fast": 'threadsafe-ocr, precision="fast"',
+    "ours_bf16": 'threadsafe-ocr, precision="bf16"',
+    "ours_fast_bf16": 'threadsafe-ocr, precision="fast" with OpenVINO',
     "ours_tiny": "threadsafe-ocr, v6-tiny",
 }
 OWN_PAGES = ("docs_en", "docs_zh", "scans_en")
 ABOUT = """\
-## Side by side
+## Side by side: {processor}
 
-Written by `make bench`: {days}, {processor}, {cores} cores, Python {python}. Engines in turns, every run in its own process. CPU: of all
+Written by `make bench`: {days}, {cores} cores, Python {python}. Engines in turns, every run in its own process. CPU: of all
 threads and processes. Memory: the peak, shared pages by share. First answer: from the import on. CER: edit distance over the characters of
 the truth, rows read from left to right; words: F1 of the page's words. p99 only from 300 answers on.
 """
@@ -152,7 +157,8 @@ def write(results: dict[str, list[dict[str, Any]]]) -> None:
         tables_text += "".join(row(ENGINES[engine], engines[engine]) for engine in ENGINES if engine in engines)
     pages, clients = max(tables, key=lambda table: (len(tables[table]), table[1] == 16))
     rates = {ENGINES[engine]: statistics.median(run["rate"] for run in runs) for engine, runs in tables[pages, clients].items()}
-    drawn = chart.bars("side-by-side", f"pages/s, {pages}, {clients} clients", dict(sorted(rates.items(), key=lambda rate: rate[1])))
+    name = re.sub(r"\W+", "-", f"side-by-side-{measure.processor()}".lower()).strip("-")
+    drawn = chart.bars(name, f"pages/s, {pages}, {clients} clients", dict(sorted(rates.items(), key=lambda rate: rate[1])))
     measure.write_section(f"{text}\n{drawn}{tables_text}")
 
 
@@ -165,6 +171,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     engines = [engine for engine in arguments.engines if engine != "tesseract" or shutil.which("tesseract")]
+    if not runtime.may_use_openvino():
+        engines = [engine for engine in engines if not engine.endswith("_bf16")]
     FOLDER.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for folder in arguments.sets:

@@ -149,6 +149,15 @@ def ours(**settings: Any) -> Read:
 
 
 def ours_fast() -> Read:
+    """precision="fast" where OpenVINO is not installed."""
+    return ours(models="v6-cascade")
+
+
+def ours_bf16() -> Read:
+    return ours(precision="bf16")
+
+
+def ours_fast_bf16() -> Read:
     return ours(precision="fast")
 
 
@@ -168,7 +177,8 @@ def ours_rapid() -> Read:
     return read
 
 
-MAKERS = (rapid, rapid_single, rapid_lock, rapid_pool, paddle, mineru, tesseract, ours_rapid, ours, ours_fast, ours_tiny)
+PEERS = (rapid, rapid_single, rapid_lock, rapid_pool, paddle, mineru, tesseract)
+MAKERS = (*PEERS, ours_rapid, ours, ours_fast, ours_bf16, ours_fast_bf16, ours_tiny)
 ENGINES = {maker.__name__: maker for maker in MAKERS}
 
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use threadsafe_ocr::config::Options;
 use threadsafe_ocr::models::{self, ModelSet, ModelSpec};
 use threadsafe_ocr::orientation::{self, Opinion};
-use threadsafe_ocr::runtime::{self, Device, Input, Session};
+use threadsafe_ocr::runtime::{self, Input, Session, Target};
 use threadsafe_ocr::schedule::Place;
 use threadsafe_ocr::{Result, detection, geometry, image, line, recognition, resample};
 
@@ -48,7 +48,7 @@ impl Nets {
     fn load(root: &Path) -> Result<Self> {
         runtime::init(&std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from).unwrap_or_default(), &[])?;
         let set = ModelSet::find(&ModelSpec::Named("v6-small".into()), &root.join("models"))?;
-        let load = |path: &Path| Session::load(path, Device::Cpu, 1);
+        let load = |path: &Path| Session::load(path, &Target::default(), false);
         let rec = load(&set.rec.file)?;
         let classes = rec.classes().unwrap_or_default();
         let dictionary = models::dictionary(&set.rec.characters, classes, &set.rec.file)?;

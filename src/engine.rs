@@ -21,7 +21,7 @@ use crate::models::{ModelSet, ModelSpec};
 use crate::permits::{Permit, Permits, Place, Room, Taken, Ticket, Wake};
 use crate::pipeline::{self, Input, Nets, OcrResult, Page, Steps};
 use crate::process::{self, DeviceState, Expires, Process, lock};
-use crate::runtime::Device;
+use crate::runtime::{Device, Precision};
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::{PoolStats, panic_message};
@@ -37,6 +37,8 @@ pub struct Setup {
     pub replaced: HashMap<std::path::PathBuf, std::path::PathBuf>,
     /// Where they run.
     pub device: Device,
+    /// In which numbers, on a CPU.
+    pub precision: Precision,
     /// Its limits.
     pub config: EngineConfig,
     /// The device's knobs.
@@ -189,7 +191,7 @@ impl Engine {
         setup.device_config.validate()?;
         let set = ModelSet::find(&setup.models, &setup.model_folder)?.with(&setup.replaced);
         let (process, device) = Process::open(setup.device, &setup.device_config)?;
-        let nets = device.nets(&set).inspect_err(|_| process.close())?;
+        let nets = device.nets(&set, setup.precision).inspect_err(|_| process.close())?;
         Ok(Self::on(process, device, &nets, setup.config.clone()))
     }
 

@@ -9,17 +9,15 @@
 
 use crate::vectors::{self, Loop, exp, multiply_add};
 
-/// Classes that are computed at once: two vectors of AVX2.
+/// Classes that are computed at once: two vectors of AVX2, or one of AVX-512.
 const CLASSES: usize = 16;
-/// Columns that are computed at once: with [`CLASSES`] their sums fill 12 of AVX2's 16 registers.
-const COLUMNS: usize = 6;
 
 /// So far below the largest value a class does not count: a million of them would have a probability of 0.0003, and columns of print have
 /// one tile in twenty that is nearer.
 const NEGLIGIBLE: f32 = 22.0;
 
-/// The sums of [`COLUMNS`] columns with [`CLASSES`] classes.
-type Tile = [[f32; CLASSES]; COLUMNS];
+/// The sums of some columns with [`CLASSES`] classes.
+type Tile<const COLUMNS: usize> = [[f32; CLASSES]; COLUMNS];
 
 /// Weights and bias, laid out for the loops here.
 #[derive(Debug)]
@@ -72,44 +70,47 @@ impl Head {
     /// one, gives class 0 at probability 0.
     #[must_use]
     pub fn best_classes(&self, columns: &[f32]) -> Vec<(u32, f32)> {
-        let columns = columns.chunks_exact(self.features);
-        let count = columns.len();
-        let mut best = vectors::run(Best { head: self, columns: &self.grouped(columns) });
-        best.truncate(count);
+        let mut best = vectors::run(Best { head: self, columns });
+        best.truncate(columns.len() / self.features);
         best
     }
+}
 
-    /// The columns in groups: of each group all columns' first feature, their second, and so on. Blank columns fill up the last group.
-    fn grouped<'a>(&self, columns: impl ExactSizeIterator<Item = &'a [f32]>) -> Vec<[f32; COLUMNS]> {
-        let mut all = vec![[0.0; COLUMNS]; columns.len().div_ceil(COLUMNS) * self.features];
-        for (at, column) in columns.enumerate() {
-            for (place, value) in all[at / COLUMNS * self.features..].iter_mut().zip(column) {
-                place[at % COLUMNS] = *value;
-            }
+/// The columns in groups: of each group all columns' first feature, their second, and so on. Blank columns fill up the last group.
+fn grouped<const COLUMNS: usize>(columns: &[f32], features: usize) -> Vec<[f32; COLUMNS]> {
+    let columns = columns.chunks_exact(features);
+    let mut all = vec![[0.0; COLUMNS]; columns.len().div_ceil(COLUMNS) * features];
+    for (at, column) in columns.enumerate() {
+        for (place, value) in all[at / COLUMNS * features..].iter_mut().zip(column) {
+            place[at % COLUMNS] = *value;
         }
-        all
     }
+    all
 }
 
-/// The product of one tile. Column by column in its own variable: a loop over them would not be unrolled, and its sums not be in registers.
-#[inline(always)]
-fn multiply<const FUSED: bool>(weights: &[[f32; CLASSES]], columns: &[[f32; COLUMNS]]) -> Tile {
-    let [mut a, mut b, mut c, mut d, mut e, mut f]: Tile = [[0.0; CLASSES]; COLUMNS];
-    for (weights, values) in weights.iter().zip(columns) {
-        let add = |sums: &mut [f32; CLASSES], value: f32| {
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = multiply_add::<FUSED>(*weight, value, *sum);
+/// The product of one tile, as a function. Column by column in its own variable: a loop over them would not be unrolled, and its sums not be in
+/// registers.
+macro_rules! multiply {
+    ($name:ident, $columns:literal, $($sum:ident $at:literal),+) => {
+        #[inline(always)]
+        fn $name<const FUSED: bool>(weights: &[[f32; CLASSES]], columns: &[[f32; $columns]]) -> Tile<$columns> {
+            let [$(mut $sum),+]: Tile<$columns> = [[0.0; CLASSES]; $columns];
+            for (weights, values) in weights.iter().zip(columns) {
+                let add = |sums: &mut [f32; CLASSES], value: f32| {
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = multiply_add::<FUSED>(*weight, value, *sum);
+                    }
+                };
+                $(add(&mut $sum, values[$at]);)+
             }
-        };
-        add(&mut a, values[0]);
-        add(&mut b, values[1]);
-        add(&mut c, values[2]);
-        add(&mut d, values[3]);
-        add(&mut e, values[4]);
-        add(&mut f, values[5]);
-    }
-    [a, b, c, d, e, f]
+            [$($sum),+]
+        }
+    };
 }
+
+// The sums fill 12 of the 16 registers of AVX2, or of the 32 of AVX-512.
+multiply!(multiply_6, 6, a 0, b 1, c 2, d 3, e 4, f 5);
+multiply!(multiply_12, 12, a 0, b 1, c 2, d 3, e 4, f 5, g 6, h 7, i 8, j 9, k 10, l 11);
 
 /// What is known of a column so far. Lane by lane, so that no step waits for the one before.
 #[derive(Clone, Copy)]
@@ -176,24 +177,26 @@ impl Seen {
 /// The best class of every column.
 struct Best<'a> {
     head: &'a Head,
-    columns: &'a [[f32; COLUMNS]],
+    columns: &'a [f32],
 }
 
-impl Loop for Best<'_> {
-    type Result = Vec<(u32, f32)>;
-
+impl Best<'_> {
     #[inline(always)]
-    fn run<const FUSED: bool>(self) -> Self::Result {
+    fn by<const FUSED: bool, const COLUMNS: usize>(
+        self,
+        multiply: impl Fn(&[[f32; CLASSES]], &[[f32; COLUMNS]]) -> Tile<COLUMNS>,
+    ) -> Vec<(u32, f32)> {
         let Head { features, weights, bias, .. } = self.head;
-        let mut seen = vec![[Seen::NOTHING; COLUMNS]; self.columns.len() / features];
+        let columns = grouped::<COLUMNS>(self.columns, *features);
+        let mut seen = vec![[Seen::NOTHING; COLUMNS]; columns.len() / features];
         let share = features.div_ceil(seen.len().max(1));
         for (panel, bias) in bias.iter().enumerate() {
             let (weights, later) = weights[panel * features..].split_at(*features);
             // The weights are larger than the caches near the core: while these are multiplied the next ones come.
             let mut next = later.iter().take(*features);
-            for (columns, seen) in self.columns.chunks_exact(*features).zip(&mut seen) {
+            for (columns, seen) in columns.chunks_exact(*features).zip(&mut seen) {
                 next.by_ref().take(share).for_each(vectors::prefetch);
-                let tile = multiply::<FUSED>(weights, columns);
+                let tile = multiply(weights, columns);
                 for (values, seen) in tile.iter().zip(seen) {
                     let mut values = *values;
                     for (value, bias) in values.iter_mut().zip(bias) {
@@ -204,6 +207,15 @@ impl Loop for Best<'_> {
             }
         }
         seen.iter().flatten().map(Seen::best).collect()
+    }
+}
+
+impl Loop for Best<'_> {
+    type Result = Vec<(u32, f32)>;
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) -> Self::Result {
+        if WIDE { self.by::<FUSED, 12>(multiply_12::<FUSED>) } else { self.by::<FUSED, 6>(multiply_6::<FUSED>) }
     }
 }
 
@@ -240,9 +252,9 @@ mod tests {
             let (weights, bias) = (numbers(features * classes), numbers(classes));
             let columns: Vec<f32> = numbers(count * features).iter().map(|value| value * 30.0).collect();
             let head = Head::new(&weights, &bias).unwrap();
-            let grouped = head.grouped(columns.chunks_exact(features));
-            let anywhere = Best { head: &head, columns: &grouped }.run::<false>();
-            for got in [head.best_classes(&columns), anywhere[..count].to_vec()] {
+            let best = || Best { head: &head, columns: &columns };
+            for mut got in [head.best_classes(&columns), best().run::<false, false>(), best().run::<false, true>()] {
+                got.truncate(count);
                 assert_eq!(got.len(), count);
                 for (column, (class, probability)) in columns.chunks_exact(features).zip(got) {
                     let wanted = softmax_maximum(column, &weights, &bias);

@@ -159,6 +159,8 @@ pub struct Nets {
     /// The nets take pixels, in few shapes: the form for a GPU. What a run takes in is then made by the page's thread, since a card that
     /// waits for resizing idles.
     pub(crate) take_pixels: bool,
+    /// The widths of recognition's runs, where there are few.
+    pub(crate) widths: Option<&'static [u32]>,
     /// What recognition cost so far, and what detection of these pages costs at their own size, decaying: the work to expect of a page not
     /// yet detected.
     pub(crate) ratio: Mutex<(f64, f64)>,
@@ -615,7 +617,7 @@ fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
 fn lay_out(page: &Page, mut found: Vec<Found>) -> Vec<Found> {
     let sizes: Vec<_> = found.iter().map(|line| line.size).collect();
     for (line, width) in found.iter_mut().zip(recognition::widths(&sizes, &page.options.recognition)) {
-        line.width = if page.nets.take_pixels { width.at(shapes::line(width.pixels)) } else { width };
+        line.width = page.nets.widths.map_or(width, |widths| width.at(shapes::line(widths, width.pixels)));
     }
     found
 }

@@ -19,11 +19,12 @@ use crate::line;
 use crate::models::{ModelSet, Recogniser, dictionary};
 use crate::orientation;
 use crate::pipeline::{FirstReader, Nets, Reader, Stages};
-use crate::runtime::{Device, Input, Net};
+use crate::runtime::{Device, Input, Net, Precision, Target};
 use crate::schedule::Place;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::Pool;
+use crate::shapes;
 
 static PROCESS: ArcSwapOption<Process> = ArcSwapOption::const_empty();
 /// Set by the exit hook: from then on nothing is started.
@@ -61,8 +62,8 @@ pub(crate) struct DeviceState {
 
 #[derive(Default)]
 struct Loaded {
-    nets: HashMap<PathBuf, (Arc<Net>, usize)>,
-    sets: Vec<(ModelSet, Arc<Nets>)>,
+    nets: HashMap<(PathBuf, Precision), (Arc<Net>, usize)>,
+    sets: Vec<(ModelSet, Precision, Arc<Nets>)>,
 }
 
 /// A lock that a panic elsewhere does not poison: what it guards is whole at every step.
@@ -231,27 +232,28 @@ impl DeviceState {
     }
 
     /// The nets of a set; loaded once.
-    pub(crate) fn nets(&self, set: &ModelSet) -> Result<Arc<Nets>> {
+    pub(crate) fn nets(&self, set: &ModelSet, precision: Precision) -> Result<Arc<Nets>> {
         if let Some(error) = self.pool.ended() {
             return Err(error);
         }
         let mut loaded = lock(&self.loaded);
-        if let Some((_, nets)) = loaded.sets.iter().find(|(known, _)| known == set) {
+        let is_same = |known: &ModelSet, at: Precision| known == set && at == precision;
+        if let Some((.., nets)) = loaded.sets.iter().find(|(known, at, _)| is_same(known, *at)) {
             return Ok(Arc::clone(nets));
         }
-        let (det, det_group) = self.net(&mut loaded, &set.det, "det")?;
+        let (det, det_group) = self.net(&mut loaded, &set.det, Precision::F32, "det")?;
         check_detection(&det, set)?;
         let take_pixels = det.session(0, false)?.takes_pixels();
-        let rec = self.reader(&mut loaded, &set.rec, "rec")?;
+        let rec = self.reader(&mut loaded, &set.rec, precision, "rec")?;
         let rec_first = match set.rec_first {
             Some((ref first, trust)) => {
-                let reader = self.reader(&mut loaded, first, "rec1")?;
+                let reader = self.reader(&mut loaded, first, precision, "rec1")?;
                 let alphabet = reader.dictionary.iter().flat_map(|entry| entry.chars()).collect();
                 Some(FirstReader { reader, trust, alphabet })
             }
             None => None,
         };
-        let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, "cls")).transpose()?;
+        let cls = set.cls.as_ref().map(|path| self.net(&mut loaded, path, Precision::F32, "cls")).transpose()?;
         let cls_group = cls.as_ref().map_or(det_group, |(_, group)| *group);
         if let (Some((net, _)), Some(path)) = (&cls, &set.cls) {
             check_orientation(net, path)?;
@@ -268,25 +270,32 @@ impl DeviceState {
             groups: [det_group, cls_group],
             run_size: self.run_size,
             take_pixels,
+            widths: match (take_pixels, precision) {
+                (true, _) => Some(&shapes::GPU),
+                (false, Precision::Bf16) => Some(&shapes::OPENVINO),
+                (false, Precision::F32) => None,
+            },
             ratio: parking_lot::Mutex::new(set.costs.usual()),
         });
-        loaded.sets.push((set.clone(), Arc::clone(&nets)));
+        loaded.sets.push((set.clone(), precision, Arc::clone(&nets)));
         Ok(nets)
     }
 
-    fn reader(&self, loaded: &mut Loaded, model: &Recogniser, kind: &str) -> Result<Reader> {
-        let (net, group) = self.net(loaded, &model.file, kind)?;
+    fn reader(&self, loaded: &mut Loaded, model: &Recogniser, precision: Precision, kind: &str) -> Result<Reader> {
+        let (net, group) = self.net(loaded, &model.file, precision, kind)?;
         let dictionary = check_recognition(&net, model)?.into();
         let Recogniser { ms_per_pixel, bytes_per_pixel, .. } = *model;
         Ok(Reader { net, group, dictionary, ms_per_pixel, bytes_per_pixel })
     }
 
-    fn net(&self, loaded: &mut Loaded, path: &Path, kind: &str) -> Result<(Arc<Net>, usize)> {
-        if let Some((net, group)) = loaded.nets.get(path) {
+    fn net(&self, loaded: &mut Loaded, path: &Path, precision: Precision, kind: &str) -> Result<(Arc<Net>, usize)> {
+        let key = (path.to_owned(), precision);
+        if let Some((net, group)) = loaded.nets.get(&key) {
             return Ok((Arc::clone(net), *group));
         }
         let count = loaded.nets.len();
-        let net = Arc::new(Net::new(count as u64, path, self.device, self.pool_threads));
+        let target = Target { device: self.device, precision, workers: cores(), pool_threads: self.pool_threads };
+        let net = Arc::new(Net::new(count as u64, path, target));
         let group = match (self.group, self.device) {
             (Some(group), _) => group,
             (None, device) => {
@@ -298,7 +307,7 @@ impl DeviceState {
                 self.pool.add_group_with(&names, move |worker| own.session(worker, false).map(drop))?
             }
         };
-        loaded.nets.insert(path.to_owned(), (Arc::clone(&net), group));
+        loaded.nets.insert(key, (Arc::clone(&net), group));
         Ok((net, group))
     }
 }

@@ -7,11 +7,11 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use ort::AsPointer;
 use ort::environment::Environment;
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, DeviceType, MemoryInfo, MemoryType};
 use ort::session::RunOptions;
 use ort::session::builder::{BuilderResult, SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorRef, TensorRefMut, ValueType};
@@ -33,6 +33,8 @@ struct Loaded {
     arena_of: u32,
     /// The process whose arena has large pages.
     large_pages_of: u32,
+    /// Whether OpenVINO's provider is there.
+    has_openvino: bool,
 }
 
 /// Bytes that the arena keeps.
@@ -44,6 +46,10 @@ const LARGE_PAGE: usize = 2 << 20;
 
 /// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
 static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// The process that dropped a session of OpenVINO last. OpenVINO gives such a session's threads to the next one, and in a forked child they
+/// are not there: it would wait for them for ever. (Threads of sessions that are still open it leaves alone.)
+static OPENVINO_LEFT: AtomicU32 = AtomicU32::new(0);
 
 /// Where sessions run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +68,39 @@ impl std::fmt::Display for Device {
         }
     }
 }
+
+/// In which numbers a processor computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// 32 bits, by ONNX Runtime's own kernels.
+    #[default]
+    F32,
+    /// bfloat16, 8 bits of mantissa, where OpenVINO has it: for processors with AMX. A network's inputs and outputs stay f32.
+    Bf16,
+}
+
+/// Where and how a network runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Where.
+    pub device: Device,
+    /// In which numbers on a CPU; elsewhere the model's own.
+    pub precision: Precision,
+    /// A CPU's runs side by side, of one thread each.
+    pub workers: usize,
+    /// Threads of a CPU's run that may use all cores; 1: there is none.
+    pub pool_threads: usize,
+}
+
+impl Default for Target {
+    /// One thread of a CPU.
+    fn default() -> Self {
+        Self { device: Device::Cpu, precision: Precision::F32, workers: 1, pool_threads: 1 }
+    }
+}
+
+/// The name of its devices.
+const OPENVINO: &str = "OpenVINOExecutionProvider";
 
 /// Loads ONNX Runtime from `library` and makes the environment, once a process. Libraries in `preload` are opened before, in order; those
 /// that are missing are left to the runtime to complain about.
@@ -95,8 +134,35 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     let made = made.map_err(|e| Error::Unavailable(format!("ONNX Runtime did not start: {e}")))?;
     made.set_log_level(log_level());
     let library = library.to_owned();
-    *environment = Some(Loaded { library, environment: made, arena_of: 0, large_pages_of: 0 });
+    *environment = Some(Loaded { library, environment: made, arena_of: 0, large_pages_of: 0, has_openvino: false });
     Ok(())
+}
+
+/// Loads OpenVINO's provider for ONNX Runtime from `library`, once a process: sessions of [`Precision::Bf16`] run there.
+///
+/// # Errors
+/// [`Error::Unavailable`] when it cannot be loaded.
+pub fn add_openvino(library: &Path) -> Result<()> {
+    let _inside = fork::enter();
+    let mut loaded = ENVIRONMENT.lock();
+    let Some(loaded) = loaded.as_mut() else { return Err(not_loaded()) };
+    if !loaded.has_openvino {
+        let added = loaded.environment.register_ep_library(OPENVINO, library);
+        added.map_err(|e| {
+            Error::Unavailable(format!(
+                "cannot use {}: {}; install it with: pip install --force-reinstall onnxruntime-ep-openvino, beside onnxruntime 1.23 or \
+                 later",
+                library.display(),
+                complaint(&e.to_string())
+            ))
+        })?;
+        loaded.has_openvino = true;
+    }
+    Ok(())
+}
+
+fn not_loaded() -> Error {
+    Error::Unavailable("ONNX Runtime is not loaded; call runtime::init first".into())
 }
 
 /// `THREADSAFE_OCR_LOG`: what ONNX Runtime writes to stderr. Workers never call Python's logging.
@@ -123,9 +189,7 @@ fn profile() -> Option<PathBuf> {
 
 fn environment() -> Result<Environment> {
     let mut loaded = ENVIRONMENT.lock();
-    let Some(loaded) = loaded.as_mut() else {
-        return Err(Error::Unavailable("ONNX Runtime is not loaded; call runtime::init first".into()));
-    };
+    let Some(loaded) = loaded.as_mut() else { return Err(not_loaded()) };
     if loaded.arena_of != std::process::id() {
         let made = make_arena(&loaded.environment, loaded.arena_of != 0);
         made.map_err(|e| Error::Unavailable(format!("ONNX Runtime gave no memory arena: {e}")))?;
@@ -192,11 +256,12 @@ pub struct Normalisation {
 
 /// A model that is loaded and can run.
 ///
-/// On the CPU any number of threads may run one session at once. On other devices a session belongs to one worker.
+/// On the CPU any number of threads may run one session at once, as many of them side by side as it was loaded for. On other devices a session
+/// belongs to one worker.
 pub struct Session {
     /// Taken only by `drop`.
     inner: Option<ort::session::Session>,
-    device: Device,
+    target: Target,
     inputs: Vec<CString>,
     output: CString,
     takes_pixels: bool,
@@ -208,7 +273,7 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("device", &self.device).finish_non_exhaustive()
+        f.debug_struct("Session").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
@@ -216,25 +281,38 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _inside = fork::enter();
         let session = self.inner.take();
-        if is_lost(self.device) {
+        if self.target.precision == Precision::Bf16 {
+            OPENVINO_LEFT.store(std::process::id(), Ordering::Relaxed);
+        }
+        if is_lost(self.target.device) {
             std::mem::forget(session);
         }
     }
 }
 
 impl Session {
-    /// Loads the model file `path`. `threads` is the size of the session's own pool on the CPU; 1: runs use the calling thread only.
+    /// Loads the model file `path`. `alone`: for runs that may use all cores.
     ///
     /// # Errors
     /// [`Error::ModelLoad`] naming the file, [`Error::Unavailable`] when the device cannot be used.
-    pub fn load(path: &Path, device: Device, threads: usize) -> Result<Self> {
+    pub fn load(path: &Path, target: &Target, alone: bool) -> Result<Self> {
+        let device = target.device;
         if is_lost(device) {
             return Err(lost(device, "it failed earlier"));
         }
         let _inside = fork::enter();
+        if target.precision == Precision::Bf16
+            && ![0, std::process::id()].contains(&OPENVINO_LEFT.load(Ordering::Relaxed))
+        {
+            return Err(Error::Unavailable(
+                "precision=\"bf16\" cannot be used here: the process was forked after its parent had unloaded an engine of bf16, whose \
+                 threads OpenVINO would wait for; start it with multiprocessing's \"spawn\", or keep the parent's engine open"
+                    .into(),
+            ));
+        }
         let environment = environment()?;
-        let (session, head) = build(&environment, path, device, threads)?;
-        if device == Device::Cpu {
+        let (session, head) = build(&environment, path, target, alone)?;
+        if (device, target.precision) == (Device::Cpu, Precision::F32) {
             // By the first session of an arena: later ones may find runs in its first region, and would get another.
             let of = ENVIRONMENT
                 .lock()
@@ -263,7 +341,7 @@ impl Session {
         let output = inputs.pop().unwrap_or_default();
         Ok(Self {
             inner: Some(session),
-            device,
+            target: *target,
             inputs,
             output,
             takes_pixels,
@@ -339,7 +417,7 @@ impl Session {
         activations: usize,
         place: &Place,
     ) -> Result<()> {
-        if let (Some(session), Device::Cpu) = (&self.inner, self.device)
+        if let (Some(session), Device::Cpu, Precision::F32) = (&self.inner, self.target.device, self.target.precision)
             && activations > FIRST_REGION
         {
             with_block(session, activations, |_| ());
@@ -355,7 +433,7 @@ impl Session {
     /// the system 0.2 s of a detection at 2000 pixels.
     fn run_options(&self, place: &Place) -> ort::Result<Arc<RunOptions>> {
         let mut options = RunOptions::new()?;
-        if self.device == Device::Cpu && !place.keep_memory {
+        if self.target.device == Device::Cpu && !place.keep_memory {
             options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
         }
         let options = Arc::new(options);
@@ -421,11 +499,11 @@ impl Session {
     }
 
     fn run_error(&self, stage: &'static str, stop: &Stop, message: &str) -> Error {
-        if let Device::Cuda(index) = self.device
+        if let Device::Cuda(index) = self.target.device
             && ends_the_card(message)
         {
             LOST.lock().push(index);
-            return lost(self.device, message);
+            return lost(self.target.device, message);
         }
         if stop.is_stopped() { Error::Closed } else { Error::inference(stage, message) }
     }
@@ -488,16 +566,22 @@ fn ends_the_card(message: &str) -> bool {
 fn build(
     environment: &Environment,
     path: &Path,
-    device: Device,
-    threads: usize,
+    target: &Target,
+    alone: bool,
 ) -> Result<(ort::session::Session, Option<Head>)> {
+    let device = target.device;
     let unusable = |message: String| match device {
         Device::Cpu => unloadable(path, &message),
         Device::Cuda(_) => unavailable(device, &message),
     };
     let builder = || {
         let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
-        with_device(builder, device, threads).map_err(|e| unusable(e.to_string()))
+        let with = match (device, target.precision) {
+            (Device::Cpu, Precision::F32) => with_cpu(builder, environment, target, alone),
+            (Device::Cpu, Precision::Bf16) => with_openvino(builder, environment, target, alone),
+            (Device::Cuda(index), _) => with_cuda(builder, index),
+        };
+        with.and_then(with_profile).map_err(|e| unusable(e.to_string()))
     };
     // A file that cannot be read is the runtime's to complain about.
     let cut = (device == Device::Cpu).then(|| onnx::without_head(&std::fs::read(path).ok()?)).flatten();
@@ -519,30 +603,59 @@ fn build(
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours
-fn with_device(builder: SessionBuilder, device: Device, threads: usize) -> BuilderResult {
+fn with_profile(builder: SessionBuilder) -> BuilderResult {
+    match profile() {
+        Some(profile) => builder.with_profiling(profile),
+        None => Ok(builder),
+    }
+}
+
+#[allow(clippy::result_large_err)]
+fn with_cpu(builder: SessionBuilder, environment: &Environment, target: &Target, alone: bool) -> BuilderResult {
+    // 1: a run uses the calling thread only.
+    let threads = if alone { target.pool_threads } else { 1 };
     // Spinning threads burn a third of a service's processor time (reference: RapidOCR's defaults, measured) and win nothing here.
-    let mut builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
-    if let Some(profile) = profile() {
-        builder = builder.with_profiling(profile)?;
-    }
-    match device {
-        Device::Cpu => {
-            // A plan of earlier runs' memory takes more than the arena does, and one would be kept for every shape.
-            builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
-            // The default of `ep::CPU` is no arena.
-            builder.with_execution_providers([ort::ep::CPU::default().with_arena_allocator(true).build()])
-        }
-        Device::Cuda(index) => builder.with_execution_providers([ort::ep::CUDA::default()
-            .with_device_id(index.try_into().unwrap_or(i32::MAX))
-            // An exhaustive search for every new shape would cost seconds more each; the default one finds in a quarter of the time what
-            // then runs 20 times as long (H200, onnxruntime 1.31). Fusing biases fails there, and the channels-last layout is slower.
-            .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
-            .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
-            // TF32 keeps 10 bits of mantissa: scores would differ from the CPU's by more than 1e-3.
-            .with_tf32(false)
-            .build()
-            .error_on_failure()]),
-    }
+    let builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
+    // A plan of earlier runs' memory takes more than the arena does, and one would be kept for every shape.
+    let builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
+    // By its device: a provider that is asked for by its name alone shares the graph with OpenVINO's once that is loaded.
+    builder.with_devices(processors(environment, "CPUExecutionProvider"), None)
+}
+
+/// The processor, as a provider has it.
+fn processors<'a>(environment: &'a Environment, provider: &'a str) -> impl Iterator<Item = ort::device::Device<'a>> {
+    let is_wanted = move |device: &ort::device::Device<'_>| {
+        device.ep().is_ok_and(|name| name == provider) && device.hardware_device().ty() == DeviceType::CPU
+    };
+    environment.devices().filter(is_wanted)
+}
+
+/// The provider has threads of its own, whoever calls; a run goes to one of its streams. What it is not told it chooses by the processor, the
+/// precision too. Threads that are bound to cores would share the first ones with other sessions' and other processes'.
+#[allow(clippy::result_large_err)]
+fn with_openvino(builder: SessionBuilder, environment: &Environment, target: &Target, alone: bool) -> BuilderResult {
+    let (streams, threads) = if alone { (1, target.pool_threads) } else { (target.workers, target.workers) };
+    let settings = format!(
+        r#"{{"CPU": {{"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "{streams}", "INFERENCE_NUM_THREADS": "{threads}", "ENABLE_CPU_PINNING": "NO"}}}}"#
+    );
+    let builder = builder.with_intra_threads(1)?.with_intra_op_spinning(false)?.with_env_allocators()?;
+    let settings = [(format!("{OPENVINO}.load_config"), settings)];
+    builder.with_devices(processors(environment, OPENVINO), Some(&settings))
+}
+
+#[allow(clippy::result_large_err)]
+fn with_cuda(builder: SessionBuilder, index: u32) -> BuilderResult {
+    let builder = builder.with_intra_threads(1)?.with_intra_op_spinning(false)?;
+    builder.with_execution_providers([ort::ep::CUDA::default()
+        .with_device_id(index.try_into().unwrap_or(i32::MAX))
+        // An exhaustive search for every new shape would cost seconds more each; the default one finds in a quarter of the time what
+        // then runs 20 times as long (H200, onnxruntime 1.31). Fusing biases fails there, and the channels-last layout is slower.
+        .with_conv_algorithm_search(ort::ep::cuda::ConvAlgorithmSearch::Heuristic)
+        .with_arena_extend_strategy(ort::ep::ArenaExtendStrategy::SameAsRequested)
+        // TF32 keeps 10 bits of mantissa: scores would differ from the CPU's by more than 1e-3.
+        .with_tf32(false)
+        .build()
+        .error_on_failure()])
 }
 
 fn unloadable(path: &Path, message: &str) -> Error {
@@ -614,18 +727,17 @@ pub struct Net {
     /// Tells models apart.
     pub id: u64,
     path: PathBuf,
-    device: Device,
-    pool_threads: usize,
+    target: Target,
     sessions: Mutex<Vec<Option<Arc<Session>>>>,
     wide: Mutex<Option<Arc<Session>>>,
 }
 
 impl Net {
-    /// A model that is loaded by its first run. `pool_threads`: the size of the pool of runs that may use all cores; 1: none.
+    /// A model that is loaded by its first run.
     #[must_use]
-    pub fn new(id: u64, path: &Path, device: Device, pool_threads: usize) -> Self {
+    pub fn new(id: u64, path: &Path, target: Target) -> Self {
         let (sessions, wide) = (Mutex::new(Vec::new()), Mutex::new(None));
-        Self { id, path: path.to_owned(), device, pool_threads, sessions, wide }
+        Self { id, path: path.to_owned(), target, sessions, wide }
     }
 
     /// The session for a run of `worker`; `alone`: the run may use all cores.
@@ -633,21 +745,20 @@ impl Net {
     /// # Errors
     /// As [`Session::load`].
     pub fn session(&self, worker: usize, alone: bool) -> Result<Arc<Session>> {
-        if self.device == Device::Cpu {
-            if alone && self.pool_threads > 1 {
-                let mut wide = self.wide.lock();
-                return get_or_load(&mut wide, || self.load(self.pool_threads));
+        if self.target.device == Device::Cpu {
+            if alone && self.target.pool_threads > 1 {
+                return get_or_load(&mut self.wide.lock(), || self.load(true));
             }
             let mut sessions = self.sessions.lock();
             sessions.resize(1, None);
-            return get_or_load(&mut sessions[0], || self.load(1));
+            return get_or_load(&mut sessions[0], || self.load(false));
         }
         // Only this worker ever looks at its slot, so the lock is not held while the session loads.
         let held = self.sessions.lock().get(worker).cloned().flatten();
         if let Some(session) = held {
             return Ok(session);
         }
-        let session = Arc::new(self.load(1)?);
+        let session = Arc::new(self.load(false)?);
         let mut sessions = self.sessions.lock();
         let slots = sessions.len().max(worker + 1);
         sessions.resize(slots, None);
@@ -655,8 +766,8 @@ impl Net {
         Ok(session)
     }
 
-    fn load(&self, threads: usize) -> Result<Session> {
-        Session::load(&self.path, self.device, threads)
+    fn load(&self, alone: bool) -> Result<Session> {
+        Session::load(&self.path, &self.target, alone)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Loops that are compiled twice: for the processor at hand, and for every other one.
+//! Loops that are compiled for several processors, of which the one at hand is taken.
 
 // What is not inlined is not compiled for the processor.
 #![allow(clippy::inline_always)]
@@ -8,26 +8,41 @@ pub(crate) trait Loop {
     /// What it gives.
     type Result;
 
-    /// `FUSED`: this processor multiplies and adds in one instruction, so `f32::mul_add` is one; elsewhere it is a slow call. Needs
-    /// `#[inline(always)]`.
-    fn run<const FUSED: bool>(self) -> Self::Result;
+    /// `FUSED`: this processor multiplies and adds in one instruction, so `f32::mul_add` is one; elsewhere it is a slow call. `WIDE`: it has 32
+    /// registers of 16 numbers. Needs `#[inline(always)]`.
+    fn run<const FUSED: bool, const WIDE: bool>(self) -> Self::Result;
 }
 
-/// Runs a loop in vectors of eight with fused multiplication, where the processor has AVX2 and FMA; Arm's always fuse.
+/// Runs a loop in vectors of sixteen where the processor has AVX-512, of eight where it has AVX2, and with fused multiplication; Arm's always
+/// fuse.
 #[allow(unsafe_code)]
 pub(crate) fn run<L: Loop>(work: L) -> L::Result {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has both features, as was just asked.
-        return unsafe { run_avx2(work) };
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            // SAFETY: the processor has these features, as was just asked.
+            return unsafe { run_avx512(work) };
+        }
+        if has!("avx2") && has!("fma") {
+            // SAFETY: the processor has both features, as was just asked.
+            return unsafe { run_avx2(work) };
+        }
     }
-    if cfg!(target_arch = "aarch64") { work.run::<true>() } else { work.run::<false>() }
+    if cfg!(target_arch = "aarch64") { work.run::<true, false>() } else { work.run::<false, false>() }
+}
+
+/// All that server processors with AVX-512 have since 2017; with the first one alone comparisons are not vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn run_avx512<L: Loop>(work: L) -> L::Result {
+    work.run::<true, true>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2<L: Loop>(work: L) -> L::Result {
-    work.run::<true>()
+    work.run::<true, false>()
 }
 
 /// Has the processor fetch what will soon be read; elsewhere than on x86 it sees for itself.
@@ -80,7 +95,7 @@ mod tests {
         type Result = Vec<f32>;
 
         #[inline(always)]
-        fn run<const FUSED: bool>(self) -> Vec<f32> {
+        fn run<const FUSED: bool, const WIDE: bool>(self) -> Vec<f32> {
             self.0.iter().map(|&x| exp::<FUSED>(x)).collect()
         }
     }
@@ -88,7 +103,7 @@ mod tests {
     #[test]
     fn exponentials_are_those_of_the_standard_library() {
         let numbers: Vec<f32> = (0..=87_000).map(|k| -(k as f32) / 1000.0).collect();
-        for got in [run(Exponentials(&numbers)), Exponentials(&numbers).run::<false>()] {
+        for got in [run(Exponentials(&numbers)), Exponentials(&numbers).run::<false, false>()] {
             for (x, got) in numbers.iter().zip(got) {
                 let wanted = x.exp();
                 assert!((got - wanted).abs() <= wanted * (3e-7 - 1e-7 * x), "exp({x}) is {wanted}, not {got}");

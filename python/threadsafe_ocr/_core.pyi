@@ -13,6 +13,7 @@ __all__ = [
     "Pending",
     "ThreadSafeOCR",
     "__version__",
+    "add_openvino",
     "after_fork",
     "before_fork",
     "cores",
@@ -63,6 +64,7 @@ class Pending:
         """The request is not wanted any more; what it had queued is taken out, what runs only for it is stopped."""
 
 def init(library: str, preload: list[str]) -> None: ...
+def add_openvino(library: str) -> None: ...
 def cores() -> int:
     """Cores that this process may use, by affinity and the container's quota: as many as there are workers."""
 

@@ -60,12 +60,13 @@ def at_precision(models: Any, precision: str) -> Any:
 
     Raises ConfigError when there are none.
     """
-    # fp16 is made of any set, on a GPU.
-    if precision in ("f32", "fp16"):
+    # Of any set: fp16 is made of it on a GPU, bf16 by the processor.
+    if precision in ("f32", "fp16", "bf16"):
         return models
     known = manifest()["sets"].get(models, {}).get("precisions", {}) if isinstance(models, str) else {}
     if precision not in known:
-        raise ConfigError(f"precision={precision!r}; the models {models!r} have: {', '.join(['f32', *known])}, and on a GPU fp16")
+        names = ", ".join(["f32", *known])
+        raise ConfigError(f"precision={precision!r}; the models {models!r} have: {names}, on a processor with AMX bf16, on a GPU fp16")
     return known[precision]
 
 

@@ -101,6 +101,40 @@ def start(device: str) -> None:
     _started = True
 
 
+def has_amx() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 (AMX) and the system lets processes use it; as Linux tells."""
+    try:
+        return " amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def start_openvino() -> None:
+    """Loads OpenVINO's provider into ONNX Runtime, once a process.
+
+    Raises EngineUnavailableError, saying what is missing.
+    """
+    if not has_amx():
+        raise EngineUnavailableError('precision="bf16" needs a processor with AMX, on Linux, and this is not one; use "f32" or "fast"')
+    library = _openvino()
+    if library is None:
+        raise EngineUnavailableError(
+            'precision="bf16" needs OpenVINO for ONNX Runtime: pip install "onnxruntime-ep-openvino>=1.8" "onnxruntime>=1.23"; without it '
+            'use "f32" or "fast"'
+        )
+    _core.add_openvino(str(library))
+
+
+def may_use_openvino() -> bool:
+    """Whether precision="fast" computes in bfloat16: where the processor can, who installed OpenVINO's provider has it in mind."""
+    return has_amx() and _openvino() is not None
+
+
+def _openvino() -> Path | None:
+    spec = importlib.util.find_spec("onnxruntime_ep_openvino")
+    return Path(spec.origin).with_name("libonnxruntime_providers_openvino_plugin.so") if spec and spec.origin else None
+
+
 def may_use_gpu() -> bool:
     """Whether device="auto" tries a GPU: who installed the GPU build has one in mind. What failed once is not tried again."""
     return not _gpu_failed and has_gpu_flavour()

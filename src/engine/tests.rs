@@ -7,7 +7,7 @@ use super::*;
 use crate::image::Image;
 use crate::models::Costs;
 use crate::pipeline::Reader;
-use crate::runtime::Net;
+use crate::runtime::{Net, Target};
 
 const SOON: Duration = Duration::from_secs(20);
 const MB: usize = 1 << 20;
@@ -28,7 +28,7 @@ impl std::ops::Deref for Fake {
 }
 
 fn engine(max_queue_size: usize, max_queue_bytes: usize) -> Fake {
-    let net = |id| Arc::new(Net::new(id, Path::new("none.onnx"), Device::Cpu, 1));
+    let net = |id| Arc::new(Net::new(id, Path::new("none.onnx"), Target::default()));
     let costs = Costs {
         detection_ms_per_megapixel: 100.0,
         detection_bytes_per_pixel: 100,
@@ -44,6 +44,7 @@ fn engine(max_queue_size: usize, max_queue_bytes: usize) -> Fake {
         groups: [0; 2],
         run_size: 1,
         take_pixels: false,
+        widths: None,
         ratio: parking_lot::Mutex::new(costs.usual()),
     });
     let (process, device) = Process::open(Device::Cpu, &DeviceConfig::default()).unwrap();

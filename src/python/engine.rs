@@ -18,7 +18,7 @@ use crate::config::{DeviceConfig, EngineConfig, Options};
 use crate::engine::{Engine, Handle, Request, Setup, Size};
 use crate::models::{ModelSet, ModelSpec};
 use crate::pipeline::Steps;
-use crate::runtime::{self, Device};
+use crate::runtime::{self, Device, Precision};
 use crate::{engine, process, shapes};
 
 /// Numbers of the requests that somebody should look at again, for the package's two daemon threads; new in a forked child. No lock that a
@@ -52,6 +52,12 @@ pub(super) fn init(py: Python<'_>, library: PathBuf, preload: Vec<PathBuf>) -> P
     Ok(exit::detach(py, || runtime::init(&library, &preload))?)
 }
 
+/// Loads OpenVINO's provider from `library`, once a process; for engines with `bf16`.
+#[pyfunction]
+pub(super) fn add_openvino(py: Python<'_>, library: PathBuf) -> PyResult<()> {
+    Ok(exit::detach(py, || runtime::add_openvino(&library))?)
+}
+
 /// The files of a set's networks, each with what it is: "det", "rec" or "cls".
 #[pyfunction]
 pub(super) fn networks(
@@ -66,7 +72,7 @@ pub(super) fn networks(
 /// The widths of a GPU's runs of recognition, pixels.
 #[pyfunction]
 pub(super) fn line_widths() -> Vec<u32> {
-    shapes::WIDTHS.to_vec()
+    shapes::GPU.to_vec()
 }
 
 /// Cores that this process may use, by affinity and the container's quota: as many as there are workers.
@@ -104,9 +110,12 @@ impl ThreadSafeOCR {
         settings.take_options(&mut options)?;
         let mut device = String::from("cpu");
         settings.take("device", &mut device)?;
+        let mut bf16 = false;
+        settings.take("bf16", &mut bf16)?;
         settings.finish()?;
         let (models, device) = (model_spec(models)?, parse_device(&device)?);
-        let setup = Setup { models, model_folder, replaced, device, config, device_config };
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        let setup = Setup { models, model_folder, replaced, device, precision, config, device_config };
         let handle = exit::detach(py, || Handle::new(setup))?;
         Ok(Self { handle, options })
     }

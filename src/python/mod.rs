@@ -22,7 +22,7 @@ fn model_cache() -> Option<PathBuf> {
 #[pymodule(gil_used = false, name = "_core")]
 mod core {
     #[pymodule_export]
-    use super::engine::{Pending, ThreadSafeOCR, cores, init, line_widths, networks, next_news, unload};
+    use super::engine::{Pending, ThreadSafeOCR, add_openvino, cores, init, line_widths, networks, next_news, unload};
     #[pymodule_export]
     use super::exit::{after_fork, before_fork, shut_down, this_is_the_main_thread};
     #[pymodule_export]

@@ -1,0 +1,169 @@
+"""bfloat16 on a processor with AMX: `make test-openvino`, or `pytest tests/openvino` where onnxruntime-ep-openvino is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import pytest
+
+from threadsafe_ocr import OcrResult, OcrTimeoutError, ThreadSafeOCR
+
+DATA = Path(__file__).parents[1] / "data" / "pages"
+PAGES = [path for folder in ("docs_en", "docs_zh", "scans_en", "derived") for path in sorted((DATA / folder).iterdir())]
+LINES = sorted((DATA / "rec_lines").glob("*.png"))
+
+
+def key(page: OcrResult) -> list[tuple[str, float, bytes]]:
+    """Everything an answer says, bit for bit."""
+    return [(line.text, line.score, line.polygon.tobytes()) for line in page.lines]
+
+
+def run(script: str, seconds: float = 120) -> str:
+    """What a process of its own prints; it says nothing else, and ends by itself."""
+    common = f"""
+        import os, sys, threading, time
+        from threadsafe_ocr import EngineUnavailableError, ThreadSafeOCR, unload
+        PAGE = {str(PAGES[0])!r}
+        def key(page): return [(line.text, line.score) for line in page.lines]
+    """
+    script = textwrap.dedent(common) + textwrap.dedent(script)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=seconds, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def bf16() -> Iterator[ThreadSafeOCR]:
+    with ThreadSafeOCR(precision="bf16") as ocr:
+        yield ocr
+
+
+@pytest.fixture(scope="module")
+def alone(bf16: ThreadSafeOCR) -> dict[Path, OcrResult]:
+    """What is read on each page while nothing else is read."""
+    return {path: bf16.read(path) for path in PAGES}
+
+
+@pytest.fixture(scope="module")
+def in_f32() -> dict[Path, OcrResult]:
+    with ThreadSafeOCR() as ocr:
+        return dict(zip(PAGES, ocr.read_many(PAGES), strict=True))
+
+
+def test_characters_are_those_of_f32_but_for_two_in_a_thousand(alone: dict[Path, OcrResult], in_f32: dict[Path, OcrResult]) -> None:
+    wrong = characters = 0
+    for path in PAGES:
+        ours, theirs = alone[path].text, in_f32[path].text
+        same = sum(block.size for block in SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks())
+        wrong += max(len(ours), len(theirs)) - same
+        characters += len(theirs)
+    print(f"{wrong} of {characters} characters differ")
+    assert characters > 15_000
+    assert 0 < wrong <= 0.002 * characters
+
+
+def test_boxes_are_those_of_f32(alone: dict[Path, OcrResult], in_f32: dict[Path, OcrResult]) -> None:
+    boxes = {path: {line.polygon.tobytes() for line in in_f32[path].lines} for path in PAGES}
+    lines = [(path, line) for path in PAGES for line in alone[path].lines]
+    # A line whose score lies at the threshold is in one of the answers only.
+    assert sum(line.polygon.tobytes() in boxes[path] for path, line in lines) >= len(lines) - 5 > 500
+
+
+def test_16_threads_get_the_lone_answers_to_the_last_bit(bf16: ThreadSafeOCR, alone: dict[Path, OcrResult]) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        read = list(threads.map(bf16.read, PAGES * 3))
+    assert [key(page) for page in read] == [key(alone[path]) for path in PAGES * 3]
+
+
+def test_a_deadline_ends_a_wait_and_the_next_request_is_answered(bf16: ThreadSafeOCR, alone: dict[Path, OcrResult]) -> None:
+    with pytest.raises(OcrTimeoutError):
+        bf16.read(PAGES[0], timeout=0.01)
+    assert key(bf16.read(PAGES[0])) == key(alone[PAGES[0]])
+
+
+def test_lines_of_every_width_leave_memory_flat(bf16: ThreadSafeOCR) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    def read_all() -> None:
+        for path in LINES:
+            bf16.recognize(path, rec_min_width=8)
+
+    read_all()
+    before = resident()
+    for _ in range(10):
+        read_all()
+    assert resident() - before < 32 << 20
+
+
+def test_fast_computes_in_bf16_where_it_can(bf16: ThreadSafeOCR) -> None:
+    def scores(ocr: ThreadSafeOCR) -> list[float]:
+        return [line.score for line in ocr.read(PAGES[0]).lines]
+
+    with ThreadSafeOCR(precision="fast") as fast, ThreadSafeOCR("v6-cascade", precision="bf16") as same, ThreadSafeOCR("v6-cascade") as f32:
+        assert scores(fast) == scores(same) != scores(f32)
+
+
+def test_f32_is_computed_as_before_once_openvino_is_loaded() -> None:
+    run("""
+        ocr = ThreadSafeOCR()
+        before = key(ocr.read(PAGE))
+        ocr.close()
+        unload()
+        ocr = ThreadSafeOCR(precision="bf16")
+        assert key(ocr.read(PAGE)) != before
+        assert key(ThreadSafeOCR().read(PAGE)) == before
+    """)
+
+
+def test_children_that_are_forked_while_it_reads_answer_as_their_parent() -> None:
+    run("""
+        ocr = ThreadSafeOCR(precision="bf16")
+        wanted = key(ocr.read(PAGE))
+        busy = [threading.Thread(target=lambda: [ocr.read(PAGE) for _ in range(3)]) for _ in range(3)]
+        for thread in busy: thread.start()
+        for _ in range(3):
+            time.sleep(0.2)
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if key(ocr.read(PAGE)) == wanted else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        for thread in busy: thread.join()
+    """)
+
+
+def test_a_child_whose_parent_unloaded_it_is_refused_and_does_not_hang() -> None:
+    began = time.monotonic()
+    printed = run("""
+        ocr = ThreadSafeOCR(precision="bf16")
+        ocr.close()
+        unload()
+        child = os.fork()
+        if child == 0:
+            try:
+                ThreadSafeOCR(precision="bf16")
+            except EngineUnavailableError as error:
+                print(error, flush=True)
+                os._exit(0 if len(ThreadSafeOCR().read(PAGE).lines) > 40 else 1)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+    """)
+    assert "spawn" in printed
+    assert time.monotonic() - began < 60
+
+
+def test_a_process_ends_while_it_reads() -> None:
+    run("""
+        ocr = ThreadSafeOCR(precision="bf16")
+        ocr.read(PAGE)
+        for _ in range(8):
+            threading.Thread(target=lambda: [ocr.read(PAGE) for _ in range(100)], daemon=True).start()
+        time.sleep(1)
+    """)
