@@ -265,7 +265,8 @@ impl Model for Stages {
         let (height, width) = match last.work {
             Work::Detect { .. } => (32, 32),
             Work::Orient { .. } => (line::HEIGHT, orientation::WIDTH),
-            Work::Recognize { .. } => (line::HEIGHT, line::HEIGHT),
+            // A width that OpenVINO knows already.
+            Work::Recognize { .. } => (line::HEIGHT, shapes::OPENVINO[0] as usize),
         };
         // What is not given back now will be by the next run.
         if let Ok(session) = last.net.session(0, false)

@@ -91,7 +91,7 @@ pub(crate) fn resized_width(crop: &Image, width: u32, o: &RecognitionOptions, nu
     let by_itself = o.group > 0 && numerics == Numerics::Paddle3;
     let limit = if by_itself { paddle_width(size, o).min(width) } else { width };
     let least = if matches!(numerics, Numerics::MinerU | Numerics::MinerU4) { MINERU_LEAST } else { 0 };
-    // An input for a GPU may be wider than a line may be.
+    // An input of few widths may be wider than a line may be.
     natural_width(size).max(least).min(limit).min(o.max_width) as usize
 }
 

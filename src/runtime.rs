@@ -47,8 +47,8 @@ const LARGE_PAGE: usize = 2 << 20;
 /// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
 static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// The process that dropped a session of OpenVINO last. OpenVINO gives such a session's threads to the next one, and in a forked child they
-/// are not there: it would wait for them for ever. (Threads of sessions that are still open it leaves alone.)
+/// The process in which a session of OpenVINO ended last. OpenVINO gives such a session's threads to the next one, and in a forked child they
+/// are not there: it would wait for them for ever. Threads of sessions that are still open it leaves alone.
 static OPENVINO_LEFT: AtomicU32 = AtomicU32::new(0);
 
 /// Where sessions run.
@@ -90,6 +90,15 @@ pub struct Target {
     pub workers: usize,
     /// Threads of a CPU's run that may use all cores; 1: there is none.
     pub pool_threads: usize,
+}
+
+impl Target {
+    /// A session of it ended, or was not finished.
+    fn mark_end(&self) {
+        if self.precision == Precision::Bf16 {
+            OPENVINO_LEFT.store(std::process::id(), Ordering::Relaxed);
+        }
+    }
 }
 
 impl Default for Target {
@@ -158,7 +167,13 @@ pub fn add_openvino(library: &Path) -> Result<()> {
         })?;
         loaded.has_openvino = true;
     }
-    Ok(())
+    // Without one a session would be the CPU provider's, in f32.
+    match processors(&loaded.environment, OPENVINO).next() {
+        Some(_) => Ok(()),
+        None => Err(Error::Unavailable(
+            "OpenVINO lists no processor that it can use here; use precision=\"f32\" or \"fast\"".into(),
+        )),
+    }
 }
 
 fn not_loaded() -> Error {
@@ -281,9 +296,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _inside = fork::enter();
         let session = self.inner.take();
-        if self.target.precision == Precision::Bf16 {
-            OPENVINO_LEFT.store(std::process::id(), Ordering::Relaxed);
-        }
+        self.target.mark_end();
         if is_lost(self.target.device) {
             std::mem::forget(session);
         }
@@ -305,11 +318,16 @@ impl Session {
             && ![0, std::process::id()].contains(&OPENVINO_LEFT.load(Ordering::Relaxed))
         {
             return Err(Error::Unavailable(
-                "precision=\"bf16\" cannot be used here: the process was forked after its parent had unloaded an engine of bf16, whose \
-                 threads OpenVINO would wait for; start it with multiprocessing's \"spawn\", or keep the parent's engine open"
+                "bfloat16 cannot be had here: this process was forked after its parent had unloaded networks of it, for whose threads \
+                 OpenVINO would wait; start it with multiprocessing's \"spawn\", fork before the parent unloads, or use precision=\"f32\""
                     .into(),
             ));
         }
+        Self::made(path, target, alone).inspect_err(|_| target.mark_end())
+    }
+
+    fn made(path: &Path, target: &Target, alone: bool) -> Result<Self> {
+        let device = target.device;
         let environment = environment()?;
         let (session, head) = build(&environment, path, target, alone)?;
         if (device, target.precision) == (Device::Cpu, Precision::F32) {
@@ -447,7 +465,8 @@ impl Session {
 
     /// `OrtApi::Run` on a shared reference; returns the output where none is given to write to. `ort`'s own `run` asks for `&mut`, since
     /// some providers crash when one session is run from two threads at once; Microsoft documents that the CPU provider does not
-    /// (microsoft/onnxruntime issues 114 and 22967).
+    /// (microsoft/onnxruntime issues 114 and 22967). For a plugin, as OpenVINO's is, the runtime takes turns where the plugin says that it
+    /// needs them (`OrtEp::IsConcurrentRunSupported`); OpenVINO's hands each run a request of its own from a pool.
     #[allow(unsafe_code)]
     fn run_raw(
         &self,
@@ -477,8 +496,8 @@ impl Session {
         let mut output = given.map_or(std::ptr::null_mut(), |given| given.ptr().cast_mut());
         // SAFETY: every pointer is valid for the call: session, options, names, inputs and a given output are borrowed by this frame, the
         // arrays have as many elements as the counts say. A given output is written to and stays its owner's; otherwise `output` is null,
-        // so that the runtime allocates the value. Concurrent calls on one session happen only on the CPU provider, for which they are
-        // documented to be safe; any other session is run by the one worker that owns it (`Net::session`). On success the runtime hands
+        // so that the runtime allocates the value. Concurrent calls on one session happen only on a processor, whose two providers allow
+        // them, see above; any other session is run by the one worker that owns it (`Net::session`). On success the runtime hands
         // over ownership of a value it allocated with the session's allocator, which `from_ptr` takes; the session outlives it, because it
         // is read and dropped before `run` returns.
         unsafe {
@@ -576,9 +595,11 @@ fn build(
     };
     let builder = || {
         let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
+        // A provider that is being added moves the list of devices.
+        let _devices_stay = ENVIRONMENT.lock();
         let with = match (device, target.precision) {
             (Device::Cpu, Precision::F32) => with_cpu(builder, environment, target, alone),
-            (Device::Cpu, Precision::Bf16) => with_openvino(builder, environment, target, alone),
+            (Device::Cpu, Precision::Bf16) => with_openvino(builder, environment, target.workers),
             (Device::Cuda(index), _) => with_cuda(builder, index),
         };
         with.and_then(with_profile).map_err(|e| unusable(e.to_string()))
@@ -587,10 +608,13 @@ fn build(
     let cut = (device == Device::Cpu).then(|| onnx::without_head(&std::fs::read(path).ok()?)).flatten();
     if let Some((model, head)) = cut
         && let Ok(session) = builder()?.commit_from_memory(&model)
-        && let ([_], [output]) = (session.inputs(), session.outputs())
-        && matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3)
     {
-        return Ok((session, Some(head)));
+        if let ([_], [output]) = (session.inputs(), session.outputs())
+            && matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3)
+        {
+            return Ok((session, Some(head)));
+        }
+        target.mark_end();
     }
     // Files can hold what the cut does not see: parts beside the file, or within other graphs.
     let made = builder()?.commit_from_file(path);
@@ -618,7 +642,7 @@ fn with_cpu(builder: SessionBuilder, environment: &Environment, target: &Target,
     let builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
     // A plan of earlier runs' memory takes more than the arena does, and one would be kept for every shape.
     let builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
-    // By its device: a provider that is asked for by its name alone shares the graph with OpenVINO's once that is loaded.
+    // By its device: `ort::ep::CPU` names no provider to the runtime, which then chooses itself, OpenVINO too once it is loaded.
     builder.with_devices(processors(environment, "CPUExecutionProvider"), None)
 }
 
@@ -633,10 +657,9 @@ fn processors<'a>(environment: &'a Environment, provider: &'a str) -> impl Itera
 /// The provider has threads of its own, whoever calls; a run goes to one of its streams. What it is not told it chooses by the processor, the
 /// precision too. Threads that are bound to cores would share the first ones with other sessions' and other processes'.
 #[allow(clippy::result_large_err)]
-fn with_openvino(builder: SessionBuilder, environment: &Environment, target: &Target, alone: bool) -> BuilderResult {
-    let (streams, threads) = if alone { (1, target.pool_threads) } else { (target.workers, target.workers) };
+fn with_openvino(builder: SessionBuilder, environment: &Environment, workers: usize) -> BuilderResult {
     let settings = format!(
-        r#"{{"CPU": {{"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "{streams}", "INFERENCE_NUM_THREADS": "{threads}", "ENABLE_CPU_PINNING": "NO"}}}}"#
+        r#"{{"CPU": {{"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "{workers}", "INFERENCE_NUM_THREADS": "{workers}", "ENABLE_HYPER_THREADING": "YES", "ENABLE_CPU_PINNING": "NO"}}}}"#
     );
     let builder = builder.with_intra_threads(1)?.with_intra_op_spinning(false)?.with_env_allocators()?;
     let settings = [(format!("{OPENVINO}.load_config"), settings)];

@@ -68,17 +68,24 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
             if on == "cpu" and precision == "fp16":
                 raise ConfigError('precision="fp16" is of GPUs, device="cuda"; a CPU has "f32", "fast" and, with AMX, "bf16"')
             if on != "cpu" and precision == "bf16":
-                raise ConfigError('precision="bf16" is of CPUs with AMX; a GPU has "f32", "fp16" and "fast"')
+                raise ConfigError('precision="bf16" is of CPUs with AMX, device="cpu"; a GPU has "f32", "fp16" and "fast"')
             runtime.start(on)
-            bf16 = precision == "bf16" or (on == "cpu" and precision == "fast" and runtime.may_use_openvino())
-            if bf16:
+            if precision == "bf16":
                 runtime.start_openvino()
             replaced = {} if on == "cpu" else card_models.on_card(given, precision)
-            made: ThreadSafeOCR = new({**native, "replaced": replaced, "device": on, "bf16": bf16})
+            keywords = {**native, "replaced": replaced, "device": on, "bf16": precision == "bf16"}
+            made: ThreadSafeOCR | None = None
+            if on == "cpu" and precision == "fast" and runtime.may_use_openvino():
+                try:
+                    runtime.start_openvino()
+                    made = new({**keywords, "bf16": True})
+                except EngineUnavailableError as error:
+                    runtime.use_f32_instead(error)
+            made = made or new(keywords)
             made._device = on
             return made
 
-        if chosen == "auto" and runtime.may_use_gpu():
+        if chosen == "auto" and precision != "bf16" and runtime.may_use_gpu():
             try:
                 self = make("cuda")
             except EngineUnavailableError as error:

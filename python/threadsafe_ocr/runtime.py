@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -74,6 +75,7 @@ def has_gpu_flavour() -> bool:
 
 _started = False
 _gpu_failed = False
+_openvino_failed = False
 
 
 def start(device: str) -> None:
@@ -101,6 +103,7 @@ def start(device: str) -> None:
     _started = True
 
 
+@functools.cache
 def has_amx() -> bool:
     """Whether the processor multiplies matrices of bfloat16 (AMX) and the system lets processes use it; as Linux tells."""
     try:
@@ -126,8 +129,16 @@ def start_openvino() -> None:
 
 
 def may_use_openvino() -> bool:
-    """Whether precision="fast" computes in bfloat16: where the processor can, who installed OpenVINO's provider has it in mind."""
-    return has_amx() and _openvino() is not None
+    """Whether precision="fast" tries bfloat16: where the processor has it, who installed OpenVINO's provider has it in mind. What failed once
+    is not tried again."""
+    return not _openvino_failed and has_amx() and _openvino() is not None
+
+
+def use_f32_instead(error: EngineUnavailableError) -> None:
+    """precision="fast" found that OpenVINO does not work: says why, once."""
+    global _openvino_failed
+    _openvino_failed = True
+    logging.getLogger("threadsafe_ocr").warning('precision="fast" computes in f32 although OpenVINO is installed: %s', error)
 
 
 def _openvino() -> Path | None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from threadsafe_ocr import OcrResult, ThreadSafeOCR
+from threadsafe_ocr import OcrResult, ThreadSafeOCR, runtime
 
 DATA = Path(__file__).parents[1] / "data"
 PAGES = DATA / "pages"
@@ -26,6 +26,15 @@ LINES = sorted((PAGES / "rec_lines").glob("*.png"))
 TEXT = r"\mynumber = \mydimen"
 
 Run = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fast_is_in_f32() -> Iterator[None]:
+    """Whatever is installed; `tests/openvino` is about the other one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "may_use_openvino", lambda: False)
+        yield
+
 
 # Where the tests run in a shell's background, as under nohup, SIGINT is ignored, and so it would be in every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conftest import Run
 from threadsafe_ocr import ConfigError, EngineUnavailableError, ThreadSafeOCR, runtime
 
 
@@ -18,17 +19,31 @@ def test_without_openvino_the_error_says_what_to_install(monkeypatch: pytest.Mon
     monkeypatch.setattr(runtime, "_openvino", lambda: None)
     with pytest.raises(EngineUnavailableError, match=r"pip install .*onnxruntime-ep-openvino"):
         ThreadSafeOCR(device="cpu", precision="bf16")
-    assert not runtime.may_use_openvino()
 
 
-def test_a_provider_that_cannot_be_loaded_is_named_and_f32_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    monkeypatch.setattr(runtime, "has_amx", lambda: True)
-    monkeypatch.setattr(runtime, "_openvino", lambda: f"{tmp_path}/none.so")
-    with pytest.raises(EngineUnavailableError, match=r"none\.so.*force-reinstall onnxruntime-ep-openvino"):
-        ThreadSafeOCR(device="cpu", precision="bf16")
-    ThreadSafeOCR(device="cpu").close()
+def test_a_provider_that_cannot_be_loaded_is_named_and_fast_computes_in_f32(run_python: Run) -> None:
+    run_python("""
+        import logging
+        from threadsafe_ocr import EngineUnavailableError, runtime
+        runtime.has_amx, runtime._openvino = lambda: True, lambda: "none.so"
+        try:
+            ThreadSafeOCR(precision="bf16")
+        except EngineUnavailableError as error:
+            assert "none.so" in str(error) and "force-reinstall onnxruntime-ep-openvino" in str(error), error
+        else:
+            raise AssertionError("it was taken")
+        told = []
+        logging.getLogger("threadsafe_ocr").addHandler(type("Handler", (logging.Handler,), {"emit": lambda self, record: told.append(record)})())
+        for _ in range(2):
+            assert ThreadSafeOCR(precision="fast").read(LINE).lines
+        assert len(told) == 1 and "computes in f32" in told[0].getMessage()
+    """)
 
 
-def test_a_gpu_has_none() -> None:
+def test_a_gpu_has_none_and_auto_does_not_ask_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="fp16"):
         ThreadSafeOCR(device="cuda", precision="bf16")
+    monkeypatch.setattr(runtime, "has_amx", lambda: False)
+    monkeypatch.setattr(runtime, "may_use_gpu", lambda: True)
+    with pytest.raises(EngineUnavailableError, match="AMX"):
+        ThreadSafeOCR(device="auto", precision="bf16")
