@@ -129,8 +129,7 @@ def start_openvino() -> None:
 
 
 def may_use_openvino() -> bool:
-    """Whether precision="fast" tries bfloat16: where the processor has it, who installed OpenVINO's provider has it in mind. What failed once
-    is not tried again."""
+    """Whether precision="fast" tries bfloat16: where the processor can, who installed OpenVINO has it in mind; until it fails."""
     return not _openvino_failed and has_amx() and _openvino() is not None
 
 
