@@ -126,7 +126,7 @@ def floor(precision: str, files: list[Path], answers: int, taken: list[list[Run]
 
 def whole(precision: str, files: list[Path], answers: int, clients: int) -> dict[str, Any]:
     images = [pages.page(file) for file in files]
-    with ThreadSafeOCR(precision=precision) as ocr:
+    with ThreadSafeOCR(SET[precision][-1]) as ocr:
         ocr.warmup()
         list(ocr.read_many(images[:4]))
         return loops(clients, answers, lambda turn: ocr.read(images[turn % len(images)]))
@@ -144,7 +144,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.read:
         precision, file = arguments.read
-        with ThreadSafeOCR(precision=precision, intra_op_num_threads=1) as ocr:
+        with ThreadSafeOCR(SET[precision][-1], intra_op_num_threads=1) as ocr:
             ocr.read(pages.page(Path(file)))
         return
     files = arguments.pages or pages.names()

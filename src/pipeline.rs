@@ -265,7 +265,7 @@ impl Model for Stages {
         let (height, width) = match last.work {
             Work::Detect { .. } => (32, 32),
             Work::Orient { .. } => (line::HEIGHT, orientation::WIDTH),
-            // A width that OpenVINO knows already.
+            // The least width that lines have in OpenVINO; another one would be compiled for this alone, and kept.
             Work::Recognize { .. } => (line::HEIGHT, shapes::OPENVINO[0] as usize),
         };
         // What is not given back now will be by the next run.

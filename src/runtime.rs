@@ -33,8 +33,6 @@ struct Loaded {
     arena_of: u32,
     /// The process whose arena has large pages.
     large_pages_of: u32,
-    /// Whether OpenVINO's provider is there.
-    has_openvino: bool,
 }
 
 /// Bytes that the arena keeps.
@@ -143,7 +141,7 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     let made = made.map_err(|e| Error::Unavailable(format!("ONNX Runtime did not start: {e}")))?;
     made.set_log_level(log_level());
     let library = library.to_owned();
-    *environment = Some(Loaded { library, environment: made, arena_of: 0, large_pages_of: 0, has_openvino: false });
+    *environment = Some(Loaded { library, environment: made, arena_of: 0, large_pages_of: 0 });
     Ok(())
 }
 
@@ -155,7 +153,7 @@ pub fn add_openvino(library: &Path) -> Result<()> {
     let _inside = fork::enter();
     let mut loaded = ENVIRONMENT.lock();
     let Some(loaded) = loaded.as_mut() else { return Err(not_loaded()) };
-    if !loaded.has_openvino {
+    if processors(&loaded.environment, OPENVINO).next().is_none() {
         let added = loaded.environment.register_ep_library(OPENVINO, library);
         added.map_err(|e| {
             Error::Unavailable(format!(
@@ -165,7 +163,6 @@ pub fn add_openvino(library: &Path) -> Result<()> {
                 complaint(&e.to_string())
             ))
         })?;
-        loaded.has_openvino = true;
     }
     // Without one a session would be the CPU provider's, in f32.
     match processors(&loaded.environment, OPENVINO).next() {
@@ -330,7 +327,7 @@ impl Session {
         let device = target.device;
         let environment = environment()?;
         let (session, head) = build(&environment, path, target, alone)?;
-        if (device, target.precision) == (Device::Cpu, Precision::F32) {
+        if device == Device::Cpu {
             // By the first session of an arena: later ones may find runs in its first region, and would get another.
             let of = ENVIRONMENT
                 .lock()
@@ -435,7 +432,7 @@ impl Session {
         activations: usize,
         place: &Place,
     ) -> Result<()> {
-        if let (Some(session), Device::Cpu, Precision::F32) = (&self.inner, self.target.device, self.target.precision)
+        if let (Some(session), Device::Cpu) = (&self.inner, self.target.device)
             && activations > FIRST_REGION
         {
             with_block(session, activations, |_| ());
@@ -589,8 +586,12 @@ fn build(
     alone: bool,
 ) -> Result<(ort::session::Session, Option<Head>)> {
     let device = target.device;
+    let unloadable = |message: &str| match target.precision {
+        Precision::F32 => unloadable(path, message),
+        Precision::Bf16 => no_bf16(path, message),
+    };
     let unusable = |message: String| match device {
-        Device::Cpu => unloadable(path, &message),
+        Device::Cpu => unloadable(&message),
         Device::Cuda(_) => unavailable(device, &message),
     };
     let builder = || {
@@ -606,10 +607,9 @@ fn build(
     };
     // A file that cannot be read is the runtime's to complain about.
     let cut = (device == Device::Cpu).then(|| onnx::without_head(&std::fs::read(path).ok()?)).flatten();
-    if let Some((model, head)) = cut
-        && let Ok(session) = builder()?.commit_from_memory(&model)
-    {
-        if let ([_], [output]) = (session.inputs(), session.outputs())
+    if let Some((model, head)) = cut {
+        if let Ok(session) = builder()?.commit_from_memory(&model)
+            && let ([_], [output]) = (session.inputs(), session.outputs())
             && matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3)
         {
             return Ok((session, Some(head)));
@@ -621,7 +621,7 @@ fn build(
     let session = made.map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.
         message if message.contains(" failure ") => unusable(message),
-        message => unloadable(path, &message),
+        message => unloadable(&message),
     })?;
     Ok((session, None))
 }
@@ -685,6 +685,14 @@ fn unloadable(path: &Path, message: &str) -> Error {
     let message = complaint(message);
     Error::ModelLoad(format!(
         "{} cannot be loaded ({message}); it must be a model in ONNX format, whole and readable",
+        path.display()
+    ))
+}
+
+fn no_bf16(path: &Path, message: &str) -> Error {
+    let message = complaint(message);
+    Error::ModelLoad(format!(
+        "OpenVINO cannot load {} ({message}); where precision=\"f32\" loads it, use that",
         path.display()
     ))
 }

@@ -12,7 +12,7 @@ pub const OPENVINO: [u32; 16] = [160, 224, 288, 384, 480, 576, 672, 768, 864, 99
 /// The least of `widths` that holds a line of `width` pixels; beyond the last one, where a caller's own limit leads, multiples of its half.
 #[must_use]
 pub fn line(widths: &[u32], width: u32) -> u32 {
-    let half = widths.last().map_or(1, |last| (last / 2).max(1));
+    let half = widths.last().map_or(1, |last| last / 2);
     widths.iter().copied().find(|&step| step >= width).unwrap_or_else(|| width.div_ceil(half) * half)
 }
 

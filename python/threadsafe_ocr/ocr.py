@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threadsafe_ocr import _core, card_models, documents, model_sets, rendering, runtime, waiting
-from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
+from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, ModelLoadError, OcrError
 from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.options import CallOptions, Color, Options, Settings
 from threadsafe_ocr.result import OcrResult, TextLine, from_raw
@@ -70,20 +70,23 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
             if on != "cpu" and precision == "bf16":
                 raise ConfigError('precision="bf16" is of CPUs with AMX, device="cpu"; a GPU has "f32", "fp16" and "fast"')
             runtime.start(on)
-            if precision == "bf16":
-                runtime.start_openvino()
             replaced = {} if on == "cpu" else card_models.on_card(given, precision)
-            keywords = {**native, "replaced": replaced, "device": on, "bf16": precision == "bf16"}
-            made: ThreadSafeOCR | None = None
+
+            def engine(*, bf16: bool) -> ThreadSafeOCR:
+                if bf16:
+                    runtime.start_openvino()
+                made: ThreadSafeOCR = new({**native, "replaced": replaced, "device": on, "bf16": bf16})
+                made._device = on
+                return made
+
             if on == "cpu" and precision == "fast" and runtime.may_use_openvino():
                 try:
-                    runtime.start_openvino()
-                    made = new({**keywords, "bf16": True})
-                except EngineUnavailableError as error:
+                    return engine(bf16=True)
+                except (EngineUnavailableError, ModelLoadError) as error:
+                    made = engine(bf16=False)
                     runtime.use_f32_instead(error)
-            made = made or new(keywords)
-            made._device = on
-            return made
+                    return made
+            return engine(bf16=precision == "bf16")
 
         if chosen == "auto" and precision != "bf16" and runtime.may_use_gpu():
             try:

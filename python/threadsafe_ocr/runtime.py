@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from threadsafe_ocr import _core
-from threadsafe_ocr.exceptions import EngineUnavailableError
+from threadsafe_ocr.exceptions import EngineUnavailableError, OcrError
 
 UNSET = "unset ORT_DYLIB_PATH, or let it name ONNX Runtime's library"
 GPU = ("onnxruntime-gpu",)
@@ -133,7 +133,7 @@ def may_use_openvino() -> bool:
     return not _openvino_failed and has_amx() and _openvino() is not None
 
 
-def use_f32_instead(error: EngineUnavailableError) -> None:
+def use_f32_instead(error: OcrError) -> None:
     """precision="fast" found that OpenVINO does not work: says why, once."""
     global _openvino_failed
     _openvino_failed = True

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from threadsafe_ocr import OcrResult, OcrTimeoutError, ThreadSafeOCR
+from threadsafe_ocr import OcrResult, OcrTimeoutError, ThreadSafeOCR, _core
 
 DATA = Path(__file__).parents[1] / "data" / "pages"
 PAGES = [path for folder in ("docs_en", "docs_zh", "scans_en", "derived") for path in sorted((DATA / folder).iterdir())]
@@ -31,11 +31,13 @@ def run(script: str, seconds: float = 120) -> str:
     common = f"""
         import os, sys, threading, time
         from threadsafe_ocr import EngineUnavailableError, ThreadSafeOCR, unload
-        PAGE = {str(PAGES[0])!r}
+        PAGE, LINES = {str(PAGES[0])!r}, {[str(path) for path in LINES]!r}
         def key(page): return [(line.text, line.score) for line in page.lines]
     """
     script = textwrap.dedent(common) + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=seconds, check=False)
+    # Python 3.12 warns of every fork of a process with threads.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -86,7 +88,7 @@ def test_16_threads_get_the_lone_answers_to_the_last_bit(bf16: ThreadSafeOCR, al
 def test_a_deadline_ends_a_wait_in_the_middle_of_lines(bf16: ThreadSafeOCR, alone: dict[Path, OcrResult]) -> None:
     began = time.monotonic()
     with pytest.raises(OcrTimeoutError):
-        bf16.recognize(LINES * 40, timeout=0.5)
+        bf16.recognize(LINES * 20 * _core.cores(), timeout=0.5)
     assert time.monotonic() - began < 2
     assert key(bf16.read(PAGES[0])) == key(alone[PAGES[0]])
 
@@ -107,11 +109,14 @@ def test_lines_of_every_width_leave_memory_flat(bf16: ThreadSafeOCR) -> None:
         with ThreadPoolExecutor(16) as threads:
             list(threads.map(bf16.recognize, LINES * 8))
 
-    read_all()
-    before = resident()
-    for _ in range(4):
-        read_all()
-    assert resident() - before < 32 << 20
+    def grows() -> bool:
+        before = resident()
+        for _ in range(3):
+            read_all()
+        return resident() - before > 8 << 20
+
+    assert not all(grows() for _ in range(10))
+    assert not grows()
 
 
 def test_fast_computes_in_bf16_where_it_can(bf16: ThreadSafeOCR) -> None:
@@ -138,7 +143,8 @@ def test_children_that_are_forked_while_it_reads_answer_as_their_parent() -> Non
     run("""
         ocr = ThreadSafeOCR(precision="bf16")
         wanted = key(ocr.read(PAGE))
-        busy = [threading.Thread(target=lambda: [ocr.read(PAGE) for _ in range(3)]) for _ in range(3)]
+        # Of widths that have to be compiled.
+        busy = [threading.Thread(target=lambda: [ocr.recognize(line) for line in LINES * 4]) for _ in range(3)]
         for thread in busy: thread.start()
         for _ in range(3):
             time.sleep(0.2)
@@ -152,8 +158,8 @@ def test_children_that_are_forked_while_it_reads_answer_as_their_parent() -> Non
 
 
 def test_a_child_whose_parent_unloaded_it_is_refused_and_does_not_hang() -> None:
-    began = time.monotonic()
-    printed = run("""
+    printed = run(
+        """
         ocr = ThreadSafeOCR(precision="bf16")
         ocr.close()
         unload()
@@ -166,9 +172,18 @@ def test_a_child_whose_parent_unloaded_it_is_refused_and_does_not_hang() -> None
                 sys.exit(0 if len(ThreadSafeOCR().read(PAGE).lines) > 40 else 1)
             sys.exit(1)
         assert os.waitpid(child, 0)[1] == 0
-    """)
+    """,
+        seconds=60,
+    )
     assert "spawn" in printed
-    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("seconds", [0, 0.3, 0.6, 0.9, 1.5])
+def test_a_process_ends_while_its_networks_are_loaded(seconds: float) -> None:
+    run(f"""
+        threading.Thread(target=lambda: ThreadSafeOCR(precision="fast"), daemon=True).start()
+        time.sleep({seconds})
+    """)
 
 
 def test_a_process_ends_while_it_reads() -> None:
