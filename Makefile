@@ -127,7 +127,7 @@ test-container: wheel
 test-gpu:
 	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "test-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was tested"; else \
 	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test,gpu]" torch && \
-	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.22" && \
+	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.23" && \
 	.cache/gpu/bin/python -m pytest tests/gpu --timeout 600 -rP; fi
 
 # bfloat16 on a processor with AMX: text against f32's, threads, forks, the end.
@@ -140,7 +140,7 @@ test-openvino:
 bench-gpu:
 	@if ! nvidia-smi -L 2>/dev/null | grep -q GPU; then echo "bench-gpu: nvidia-smi lists no NVIDIA GPU here, so nothing was measured"; else \
 	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test,gpu]" rapidocr && \
-	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.22" && \
+	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.23" && \
 	.cache/gpu/bin/python benches/gpu.py; fi
 
 # MinerU's own code of every generation beside this package's OCR. Downloads about 5 GB into throw-away environments, PyTorch above all.

@@ -106,7 +106,9 @@ impl Default for Target {
     }
 }
 
-/// The name of its devices.
+/// ONNX Runtime's provider for the processor, by the name that its devices have.
+const CPU: &str = "CPUExecutionProvider";
+/// OpenVINO's.
 const OPENVINO: &str = "OpenVINOExecutionProvider";
 
 /// Loads ONNX Runtime from `library` and makes the environment, once a process. Libraries in `preload` are opened before, in order; those
@@ -133,7 +135,7 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     }
     let builder = ort::init_from(library).map_err(|e| {
         Error::Unavailable(format!(
-            "cannot use the ONNX Runtime library {}: {e}; install one with: pip install --force-reinstall \"onnxruntime>=1.22\"",
+            "cannot use the ONNX Runtime library {}: {e}; install one with: pip install --force-reinstall \"onnxruntime>=1.23\"",
             library.display()
         ))
     })?;
@@ -594,6 +596,17 @@ fn build(
         Device::Cpu => unloadable(&message),
         Device::Cuda(_) => unavailable(device, &message),
     };
+    let has_processor = || {
+        let _devices_stay = ENVIRONMENT.lock();
+        processors(environment, CPU).next().is_some()
+    };
+    // Where it lists none, ONNX Runtime 1.22 ends the process.
+    if device == Device::Cpu && !has_processor() {
+        return Err(Error::Unavailable(
+            "ONNX Runtime lists no processor, as releases before 1.23 do; update it: pip install --upgrade \"onnxruntime>=1.23\""
+                .into(),
+        ));
+    }
     let builder = || {
         let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
         // A provider that is being added moves the list of devices.
@@ -643,7 +656,7 @@ fn with_cpu(builder: SessionBuilder, environment: &Environment, target: &Target,
     // A plan of earlier runs' memory takes more than the arena does, and one would be kept for every shape.
     let builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
     // By its device: `ort::ep::CPU` names no provider to the runtime, which then chooses itself, OpenVINO too once it is loaded.
-    builder.with_devices(processors(environment, "CPUExecutionProvider"), None)
+    builder.with_devices(processors(environment, CPU), None)
 }
 
 /// The processor, as a provider has it.
@@ -745,7 +758,7 @@ fn remedy(complaint: &str) -> &'static str {
              run --gpus all)"
         }
         None => {
-            "It needs NVIDIA's CUDA and cuDNN libraries: pip install \"onnxruntime-gpu[cuda,cudnn]>=1.22\", and an NVIDIA driver \
+            "It needs NVIDIA's CUDA and cuDNN libraries: pip install \"onnxruntime-gpu[cuda,cudnn]>=1.23\", and an NVIDIA driver \
              (nvidia-smi must list the GPU)"
         }
     }

@@ -29,14 +29,14 @@ def library(*, gpu: bool) -> Path:
     spec = importlib.util.find_spec("onnxruntime")
     # A folder alone is what pip leaves of two builds that shared it.
     if spec is None or not spec.submodule_search_locations or not any(map(version, CPU)):
-        raise EngineUnavailableError('ONNX Runtime is not installed; install it with: pip install "onnxruntime>=1.22"')
+        raise EngineUnavailableError('ONNX Runtime is not installed; install it with: pip install "onnxruntime>=1.23"')
     folder = Path(next(iter(spec.submodule_search_locations))) / "capi"
     for name in (*GPU, *CPU) if gpu else CPU:
         if (found := version(name)) and (path := folder / _file_name(found)).is_file():
             return path
     raise EngineUnavailableError(
         f"{folder} has no library of an installed onnxruntime version (another flavour may have overwritten it); "
-        'reinstall one: pip install --force-reinstall "onnxruntime>=1.22"'
+        'reinstall one: pip install --force-reinstall "onnxruntime>=1.23"'
     )
 
 
@@ -90,7 +90,7 @@ def start(device: str) -> None:
     if gpu and not has_gpu_flavour() and not os.environ.get("ORT_DYLIB_PATH"):
         raise EngineUnavailableError(
             f'device="{device}" needs the GPU build of ONNX Runtime, which is not installed: pip uninstall -y onnxruntime && '
-            'pip install "onnxruntime-gpu[cuda,cudnn]>=1.22" "onnx>=1.16"; it also needs an NVIDIA driver. Without a GPU use device="cpu"'
+            'pip install "onnxruntime-gpu[cuda,cudnn]>=1.23" "onnx>=1.16"; it also needs an NVIDIA driver. Without a GPU use device="cpu"'
         )
     # onnxruntime 1.29 and later send telemetry from the moment the library starts, and hang forked children at exit.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -30,8 +30,8 @@ def expected() -> list[str]:
 
 def test_without_onnxruntime_the_error_says_what_to_install(without: Environment) -> None:
     cpu, gpu = without.run('answer([tell(ThreadSafeOCR), tell(ThreadSafeOCR, device="cuda")])')
-    assert 'pip install "onnxruntime>=1.22"' in cpu
-    assert 'pip install "onnxruntime-gpu[cuda,cudnn]>=1.22"' in gpu
+    assert 'pip install "onnxruntime>=1.23"' in cpu
+    assert 'pip install "onnxruntime-gpu[cuda,cudnn]>=1.23"' in gpu
 
 
 def test_each_device_gets_its_library_whatever_was_installed_last(
@@ -75,7 +75,7 @@ def test_without_a_driver_cuda_names_it_and_auto_reads_on_the_cpu(gpu_only: Envi
 def test_without_cuda_libraries_cuda_names_them_and_what_to_install(gpu_then_cpu: Environment) -> None:
     error = gpu_then_cpu.run('answer(tell(ThreadSafeOCR, device="cuda"))')
     assert "libcublasLt.so.13: cannot open shared object file" in error
-    assert 'pip install "onnxruntime-gpu[cuda,cudnn]>=1.22"' in error
+    assert 'pip install "onnxruntime-gpu[cuda,cudnn]>=1.23"' in error
 
 
 def test_with_a_driver_the_first_cuda_call_is_reached_and_the_process_lives_on(

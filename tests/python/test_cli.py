@@ -394,7 +394,7 @@ def test_doctor_finds_flavours_that_overwrite_each_other(tmp_path: Path, card: b
     code, report = diagnose(PYTHONPATH=str(tmp_path), THREADSAFE_OCR_DEVICE="cpu", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert code == 1
     assert "onnxruntime-gpu 1.22.0 share one folder and overwrite each other's files" in report
-    assert f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "{keep}>=1.22"' in report
+    assert f'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "{keep}>=1.23"' in report
     assert ("A Card;" in report) == card
 
 

@@ -64,4 +64,4 @@ def test_the_folder_that_pip_leaves_behind_is_no_installed_runtime(tmp_path: Pat
     monkeypatch.delenv("ORT_DYLIB_PATH", raising=False)
     done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
-    assert last.endswith('EngineUnavailableError: ONNX Runtime is not installed; install it with: pip install "onnxruntime>=1.22"')
+    assert last.endswith('EngineUnavailableError: ONNX Runtime is not installed; install it with: pip install "onnxruntime>=1.23"')

@@ -85,10 +85,10 @@ def flavours() -> Iterator[Finding]:
         keep = "onnxruntime-gpu[cuda,cudnn]" if "onnxruntime-gpu" in found and cards() else "onnxruntime"
         yield Finding(
             "flavours", f"{names} share one folder and overwrite each other's files",
-            f'pip uninstall -y {" ".join(found)} && pip install "{keep}>=1.22"',
+            f'pip uninstall -y {" ".join(found)} && pip install "{keep}>=1.23"',
         )  # fmt: skip
     else:
-        yield Finding("flavours", names or "no build of ONNX Runtime is installed", None if found else 'pip install "onnxruntime>=1.22"')
+        yield Finding("flavours", names or "no build of ONNX Runtime is installed", None if found else 'pip install "onnxruntime>=1.23"')
 
 
 def library() -> Finding:
@@ -97,7 +97,7 @@ def library() -> Finding:
     try:
         path = runtime.library(gpu=runtime.has_gpu_flavour())
     except OcrError as error:
-        return Finding("library", str(error), 'pip install --force-reinstall "onnxruntime>=1.22"')
+        return Finding("library", str(error), 'pip install --force-reinstall "onnxruntime>=1.23"')
     why = "ORT_DYLIB_PATH says so" if given else "by the version of the installed build"
     if not path.is_file():
         return Finding("library", f"{path} ({why}) is not there", runtime.UNSET)
@@ -181,7 +181,7 @@ def gpus() -> Finding:
     flavour = runtime.has_gpu_flavour()
     if not cards():
         return Finding("gpu", "none (nvidia-smi lists no card)" + ("; onnxruntime-gpu will use the CPU" if flavour else ""))
-    install = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]>=1.22" "onnx>=1.16"'
+    install = 'pip uninstall -y onnxruntime && pip install "onnxruntime-gpu[cuda,cudnn]>=1.23" "onnx>=1.16"'
     use = 'device="auto" uses cuda:0' if flavour and runtime.version("onnx") else f"not used: {install}"
     return Finding("gpu", f"{'; '.join(cards())}; {use}")
 
