@@ -23,7 +23,6 @@ def test_memory_stays_where_it_was_after_the_first_pages(run_python: Run) -> Non
         with ThreadSafeOCR() as ocr:
             # A lone request loads sessions of its own, whenever one first happens to be alone.
             ocr.warmup()
-            ocr.read(np.full((900, 900, 3), 255, np.uint8))
 
             def read_all(some):
                 # New threads each time, as a service's pool makes them.
@@ -31,8 +30,9 @@ def test_memory_stays_where_it_was_after_the_first_pages(run_python: Run) -> Non
                     assert all(page.lines == () for page in pool.map(lambda size: ocr.read(np.full((*size, 3), 255, np.uint8)), some))
                 return resident()
 
-            early = read_all(sizes[:80])
-            late = [read_all(sizes[k:k + 80]) for k in (80, 160, 240)]
-        assert late[-1] < 1.1 * early, (early, late)
+            # The most that can be held at once: which of the mixed pages meet is chance.
+            early = read_all([(900, 900)] * 32)
+            late = [read_all(sizes[k:k + 80]) for k in (0, 80, 160, 240)]
+        assert late[-1] < 1.06 * early, (early, late)
         """
     )
