@@ -1,16 +1,18 @@
 """What this package adds to its networks: the bare networks' runs and whole reads of the same pages, in turns, A B A B.
 
-    python benches/floor.py [--precision f32] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
+    python benches/floor.py [--precision f32|fast|bf16|fast-bf16] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
 
 The runs are those that ONNX Runtime writes down while each page is read alone (THREADSAFE_OCR_PROFILE): both looks of detection, every
 line's orientation and reading. The floor does them again from Python, on sessions of its own, one page after the other in one loop a core,
-each of one thread. The pages are arrays, those of tests/data/pages where none is given. Prints CPU seconds a page, pages/s, both ratios,
-and what of the floor is whose. Needs Linux and a machine without other work.
+each of one thread; recognisers in bfloat16 (the extra [openvino], a processor with AMX) in OpenVINO, with a stream for each loop. The pages
+are arrays, those of tests/data/pages where none is given. Prints CPU seconds a page, pages/s, both ratios, and what of the floor is whose.
+Needs Linux and a machine without other work.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -34,7 +36,8 @@ import onnxruntime as ort
 
 from threadsafe_ocr import ThreadSafeOCR, model_sets
 
-SET = {"f32": ["v6-small"], "fast": ["v6-small", "v6-cascade"]}
+CASCADE = ["v6-small", "v6-cascade"]
+SET = {"f32": ["v6-small"], "fast": CASCADE, "bf16": ["v6-small"], "fast-bf16": CASCADE}
 # A network and the shape of its input.
 Run = tuple[str, tuple[int, ...]]
 # By which an engine sees, when it is made, that detection works.
@@ -48,21 +51,40 @@ def networks(precision: str) -> dict[str, str]:
     return {part: str(model_sets.part(*where) / "inference.onnx") for part, where in parts.items()}
 
 
-def session(path: str, profile: Path | None = None) -> ort.InferenceSession:
+def session(path: str, profile: Path | None = None, *, bf16: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    if not bf16:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    # As the package does: src/runtime.rs.
+    streams = str(measure.cores())
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams, "ENABLE_CPU_PINNING": "NO"}
+    options.add_provider_for_devices(openvino(), {"load_config": json.dumps({"CPU": settings})})
+    return ort.InferenceSession(path, options)
+
+
+@functools.cache
+def openvino() -> list[ort.OrtEpDevice]:
+    import onnxruntime_ep_openvino as plugin
+
+    ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
+    wanted = (plugin.get_ep_name(), ort.OrtHardwareDeviceType.CPU)
+    return [device for device in ort.get_ep_devices() if (device.ep_name, device.device.type) == wanted]
+
+
+def read_by(precision: str, **options: Any) -> ThreadSafeOCR:
+    return ThreadSafeOCR(SET[precision][-1], precision="bf16" if precision.endswith("bf16") else "f32", **options)
 
 
 def inputs(profile: Path) -> list[tuple[tuple[int, ...], str]]:
-    """Of every run in a session's profile the shape of its input, and that of the first weights: whose it is."""
+    """Of every run in a session's profile the shape of its input, and by whom: the first weights (OpenVINO tells none), a line or not."""
     found = []
     for event in json.loads(profile.read_text()):
         shapes = [next(iter(shape.values())) for shape in event["args"].get("input_type_shape", [])]
         if shapes and len(shapes[0]) == 4 and shapes[0][1] == 3:
-            found.append((tuple(shapes[0]), str(shapes[1:])))
+            found.append((tuple(shapes[0]), f"{shapes[1:]} {shapes[0][2] == 48}"))
     return found
 
 
@@ -80,7 +102,11 @@ def record(precision: str, files: list[Path]) -> list[list[Run]]:
             command = [sys.executable, __file__, "--read", precision, str(file)]
             subprocess.run(command, env={**os.environ, "THREADSAFE_OCR_PROFILE": str(folder / f"page{i}")}, check=True)
             profiles = list(folder.glob(f"page{i}-*.json"))
-            taken.append([(owners[weights], shape) for profile in profiles for shape, weights in inputs(profile)])
+            sessions = sorted((runs for profile in profiles if (runs := inputs(profile))), key=len, reverse=True)
+            # Of those that tell no weights a cascade's first recogniser reads all lines, the other some of them.
+            untold = iter(["rec_first", "rec"] if "rec_first" in owners.values() else ["rec"])
+            names = [owners.get(runs[0][1]) or next(untold) for runs in sessions]
+            taken.append([(name, shape) for name, runs in zip(names, sessions, strict=True) for shape, _ in runs])
             taken[-1].remove(TRIAL)
             for profile in profiles:
                 profile.unlink()
@@ -106,29 +132,33 @@ def loops(count: int, answers: int, answer: Callable[[int], None]) -> dict[str, 
 
 
 def floor(precision: str, files: list[Path], answers: int, taken: list[list[Run]]) -> dict[str, Any]:
-    sessions = {name: session(path) for name, path in networks(precision).items()}
+    in_bf16 = precision.endswith("bf16")
+    sessions = {name: session(path, bf16=in_bf16 and name.startswith("rec")) for name, path in networks(precision).items()}
     names = {name: bare.get_inputs()[0].name for name, bare in sessions.items()}
     work = [[(name, pixels(pages.page(file), shape)) for name, shape in runs] for file, runs in zip(files, taken, strict=True)]
     used: Counter[str] = Counter()
 
     def answer(turn: int) -> None:
         for name, tensor in work[turn % len(work)]:
-            start = time.thread_time()
+            start = time.process_time()
             sessions[name].run(None, {names[name]: tensor})
-            used[name] += time.thread_time() - start
+            used[name] += time.process_time() - start
 
-    for turn in range(min(len(work), 4)):
+    for turn in range(len(work) if in_bf16 else min(len(work), 4)):
         answer(turn)
-    used.clear()
     figures = loops(measure.cores(), answers, answer)
-    return {**figures, "networks": {name: used[name] / answers for name in sessions}}
+    # OpenVINO computes on threads of its own, so whose the time is shows when nothing else runs.
+    used.clear()
+    for turn in range(len(work)):
+        answer(turn)
+    return {**figures, "networks": {name: used[name] / len(work) for name in sessions}}
 
 
 def whole(precision: str, files: list[Path], answers: int, clients: int) -> dict[str, Any]:
     images = [pages.page(file) for file in files]
-    with ThreadSafeOCR(SET[precision][-1]) as ocr:
+    with read_by(precision) as ocr:
         ocr.warmup()
-        list(ocr.read_many(images[:4]))
+        list(ocr.read_many(images if precision.endswith("bf16") else images[:4]))
         return loops(clients, answers, lambda turn: ocr.read(images[turn % len(images)]))
 
 
@@ -144,7 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.read:
         precision, file = arguments.read
-        with ThreadSafeOCR(SET[precision][-1], intra_op_num_threads=1) as ocr:
+        with read_by(precision, intra_op_num_threads=1) as ocr:
             ocr.read(pages.page(Path(file)))
         return
     files = arguments.pages or pages.names()
