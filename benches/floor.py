@@ -1,6 +1,6 @@
 """What this package adds to its networks: the bare networks' runs and whole reads of the same pages, in turns, A B A B.
 
-    python benches/floor.py [--precision f32|fast|bf16|fast-bf16] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
+    python benches/floor.py [--precision f32|int8|fast|bf16|fast-bf16] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
 
 The runs are those that ONNX Runtime writes down while each page is read alone (THREADSAFE_OCR_PROFILE): both looks of detection, every
 line's orientation and reading. The floor does them again from Python, on sessions of its own, one page after the other in one loop a core,
@@ -36,8 +36,7 @@ import onnxruntime as ort
 
 from threadsafe_ocr import ThreadSafeOCR, model_sets
 
-CASCADE = ["v6-small", "v6-cascade"]
-SET = {"f32": ["v6-small"], "fast": CASCADE, "bf16": ["v6-small"], "fast-bf16": CASCADE}
+SET = {"f32": "v6-small", "int8": "v6-small-int8", "fast": "v6-cascade-int8", "bf16": "v6-small", "fast-bf16": "v6-cascade"}
 # A network and the shape of its input.
 Run = tuple[str, tuple[int, ...]]
 # By which an engine sees, when it is made, that detection works.
@@ -46,9 +45,9 @@ TRIAL: Run = ("det", (1, 3, 32, 32))
 
 def networks(precision: str) -> dict[str, str]:
     """Name -> file."""
-    sets = model_sets.manifest()["sets"]
-    parts = {part: (name, part) for name in SET[precision] for part in ("det", "cls", "rec", "rec_first") if part in sets[name]["files"]}
-    return {part: str(model_sets.part(*where) / "inference.onnx") for part, where in parts.items()}
+    name = SET[precision]
+    parts = [part for part in ("det", "cls", "rec", "rec_first") if part in model_sets.manifest()["sets"][name]["files"]]
+    return {part: str(model_sets.part(name, part) / "inference.onnx") for part in parts}
 
 
 def session(path: str, profile: Path | None = None, *, bf16: bool = False) -> ort.InferenceSession:
@@ -75,7 +74,7 @@ def openvino() -> list[ort.OrtEpDevice]:
 
 
 def read_by(precision: str, **options: Any) -> ThreadSafeOCR:
-    return ThreadSafeOCR(SET[precision][-1], precision="bf16" if precision.endswith("bf16") else "f32", **options)
+    return ThreadSafeOCR(SET[precision], precision="bf16" if precision.endswith("bf16") else "f32", **options)
 
 
 def inputs(profile: Path) -> list[tuple[tuple[int, ...], str]]:

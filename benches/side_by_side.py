@@ -52,6 +52,7 @@ ENGINES = {
     "tesseract": "Tesseract 5, a process a page",
     "ours_rapid": "threadsafe-ocr, RapidOCR's settings",
     "ours": "threadsafe-ocr",
+    "ours_int8": 'threadsafe-ocr, precision="int8"',
     "ours_fast": 'threadsafe-ocr, precision="fast"',
     "ours_bf16": 'threadsafe-ocr, precision="bf16"',
     "ours_fast_bf16": 'threadsafe-ocr, precision="fast" with OpenVINO',

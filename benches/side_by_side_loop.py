@@ -150,7 +150,11 @@ def ours(**settings: Any) -> Read:
 
 def ours_fast() -> Read:
     """precision="fast" where OpenVINO is not installed."""
-    return ours(models="v6-cascade")
+    return ours(models="v6-cascade-int8")
+
+
+def ours_int8() -> Read:
+    return ours(precision="int8")
 
 
 def ours_bf16() -> Read:
@@ -178,7 +182,7 @@ def ours_rapid() -> Read:
 
 
 PEERS = (rapid, rapid_single, rapid_lock, rapid_pool, paddle, mineru, tesseract)
-MAKERS = (*PEERS, ours_rapid, ours, ours_fast, ours_bf16, ours_fast_bf16, ours_tiny)
+MAKERS = (*PEERS, ours_rapid, ours, ours_int8, ours_fast, ours_bf16, ours_fast_bf16, ours_tiny)
 ENGINES = {maker.__name__: maker for maker in MAKERS}
 
 

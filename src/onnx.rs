@@ -10,7 +10,8 @@ use crate::head::Head;
 /// The model without its last layer, and the layer. `None` where the model ends in another way, or the file is no model: then it is run as it
 /// is.
 ///
-/// The layer is `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between.
+/// The layer is `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between. The weights
+/// may be `DequantizeLinear(integers, scales)`, a scale for each class.
 #[must_use]
 pub fn without_head(model: &[u8]) -> Option<(Vec<u8>, Head)> {
     let parts = fields(model)?;
@@ -61,6 +62,7 @@ mod tensor {
     pub(super) const RAW: u64 = 9;
     pub(super) const PLACE: u64 = 14;
     pub(super) const IS_F32: u64 = 1;
+    pub(super) const IS_I8: u64 = 3;
     pub(super) const IS_OUTSIDE: u64 = 1;
 }
 mod value {
@@ -175,6 +177,12 @@ impl<'a> Node<'a> {
         let mut all = self.attributes.iter().filter_map(|message| fields(message));
         all.find(|parts| parts.iter().any(|part| part.number == attribute::NAME && part.text() == Some(name)))
     }
+
+    /// An attribute that is an integer.
+    fn integer(&self, name: &str) -> Option<i64> {
+        let parts = self.attribute(name)?;
+        Some(parts.iter().find(|field| field.number == attribute::INTEGER)?.integer?.cast_signed())
+    }
 }
 
 struct Graph<'a> {
@@ -245,15 +253,14 @@ impl<'a> Graph<'a> {
     fn cut_head(&self) -> Option<(Head, Changes)> {
         let mut cut = Changes::new();
         let softmax = self.take_last(self.output, "Softmax", &mut cut)?;
-        let axis = softmax.attribute("axis")?;
-        let axis = axis.iter().find(|field| field.number == attribute::INTEGER)?.integer? as i64;
+        let axis = softmax.integer("axis")?;
         let [logits] = *softmax.inputs else { return None };
         let add = self.take_last(logits, "Add", &mut cut)?;
         let [product, bias] = *add.inputs else { return None };
         let matmul = self.take_last(product, "MatMul", &mut cut)?;
         let [columns, weights] = *matmul.inputs else { return None };
         let bias = self.take_constant(bias, &mut cut)?;
-        let weights = self.take_constant(weights, &mut cut)?;
+        let weights = self.take_weights(weights, &mut cut)?;
         let ([features, classes], [biases]) = (&*weights.dimensions, &*bias.dimensions) else { return None };
         let size = features.checked_mul(*classes)?;
         let lengths = [bias.values.len() as u64, weights.values.len() as u64];
@@ -290,6 +297,22 @@ impl<'a> Graph<'a> {
         (node.outputs == [name]).then_some((at, node))
     }
 
+    /// The last layer's weights, which are used once; they are cut.
+    fn take_weights(&self, name: &str, cut: &mut Changes) -> Option<Tensor> {
+        let Some((at, node)) = self.maker(name).filter(|(_, node)| node.kind == "DequantizeLinear") else {
+            return self.take_constant(name, cut);
+        };
+        // Without a zero point.
+        let [integers, scales] = *node.inputs else { return None };
+        if self.uses.get(name) != Some(&1) || node.integer("axis") != Some(1) {
+            return None;
+        }
+        cut.insert(at, Vec::new());
+        let (integers, scales) = (self.take_constant(integers, cut)?, self.take_constant(scales, cut)?);
+        let [_, columns] = *integers.dimensions else { return None };
+        (*scales.dimensions == [columns]).then(|| integers.scaled(&scales.values))
+    }
+
     /// A constant that is used once; it is cut.
     fn take_constant(&self, name: &str, cut: &mut Changes) -> Option<Tensor> {
         if self.uses.get(name) != Some(&1) {
@@ -307,7 +330,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// A tensor of f32.
+/// A tensor of f32, or of integers of 8 bits.
 struct Tensor {
     dimensions: Vec<u64>,
     values: Vec<f32>,
@@ -315,7 +338,7 @@ struct Tensor {
 
 impl Tensor {
     fn read(message: &[u8]) -> Option<Self> {
-        let (mut dimensions, mut is_f32, mut bytes) = (Vec::new(), false, None);
+        let (mut dimensions, mut kind, mut bytes) = (Vec::new(), None, None);
         for field in fields(message)? {
             match (field.number, field.integer, field.bytes) {
                 (tensor::DIMENSIONS, Some(size), _) => dimensions.push(size),
@@ -324,15 +347,27 @@ impl Tensor {
                         dimensions.push(varint(&mut packed)?);
                     }
                 }
-                (tensor::TYPE, Some(kind), _) => is_f32 = kind == tensor::IS_F32,
+                (tensor::TYPE, ..) => kind = field.integer,
                 (tensor::RAW | tensor::FLOATS, _, Some(values)) => bytes = Some(values),
                 (tensor::FLOATS, ..) => return None,
                 _ => {}
             }
         }
-        let (values, rest) = bytes.filter(|_| is_f32)?.as_chunks();
+        if kind == Some(tensor::IS_I8) {
+            let values = bytes?.iter().map(|&byte| f32::from(byte.cast_signed())).collect();
+            return Some(Self { dimensions, values });
+        }
+        let (values, rest) = bytes.filter(|_| kind == Some(tensor::IS_F32))?.as_chunks();
         let values = values.iter().map(|&value| f32::from_le_bytes(value)).collect();
         rest.is_empty().then_some(Self { dimensions, values })
+    }
+
+    /// Every row times `scales`.
+    fn scaled(mut self, scales: &[f32]) -> Self {
+        for row in self.values.chunks_mut(scales.len().max(1)) {
+            row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
+        }
+        self
     }
 }
 
@@ -370,6 +405,19 @@ mod tests {
             assert!((100..1000).contains(&less), "{less}");
             assert!(without_head(&cut).is_none());
         }
+    }
+
+    #[test]
+    fn weights_of_the_last_layer_may_be_integers() {
+        let [(exact_cut, exact), (cut, head)] =
+            ["v6-small/rec", "v6-small-int8/rec"].map(|kind| without_head(&model(kind)).unwrap());
+        assert_eq!((head.features(), head.classes()), (exact.features(), exact.classes()));
+        assert!(cut.len() < exact_cut.len() / 2);
+        // Rounded weights tell nearly all of any columns' classes.
+        let columns: Vec<f32> = (0..120 * 40).map(|at| ((at * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        let [wanted, found] = [exact, head].map(|head| head.best_classes(&columns));
+        let alike = wanted.iter().zip(&found).filter(|((a, _), (b, _))| a == b).count();
+        assert!(alike >= 36, "{alike}");
     }
 
     #[test]

@@ -237,8 +237,7 @@ impl DeviceState {
             return Err(error);
         }
         let mut loaded = lock(&self.loaded);
-        let is_same = |known: &ModelSet, at: Precision| known == set && at == precision;
-        if let Some((.., nets)) = loaded.sets.iter().find(|(known, at, _)| is_same(known, *at)) {
+        if let Some((.., nets)) = loaded.sets.iter().find(|(known, at, _)| (known, *at) == (set, precision)) {
             return Ok(Arc::clone(nets));
         }
         let (det, det_group) = self.net(&mut loaded, &set.det, Precision::F32, "det")?;

@@ -26,7 +26,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     """Reads text from images, from any number of threads, tasks and forked processes at once.
 
     models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
-    "cuda" or "cuda:1". precision: "f32"; "fast" costs half for print and reads nearly as well, "bf16" is of processors with AMX
+    "cuda" or "cuda:1". precision: "f32"; "fast" costs half for print and reads nearly as well, "int8" is of CPUs, "bf16" of those with AMX
     (docs/models.md), "fp16" of GPUs (docs/gpu.md). The other keywords are in docs/settings.md; None means the default. Models and worker
     threads are loaded once a process and shared: a further object is cheap.
 
@@ -61,34 +61,38 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         # Before ONNX Runtime is looked for: "cuda:x" needs no other build of it.
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", str(chosen)):
             raise ConfigError(f'device={chosen!r}; it can be "auto", "cpu", "cuda" or "cuda:1"')
+        of_cpus = ("int8", "bf16")
         native = {**settings, "model_folder": str(model_sets.folder())}
-        new = functools.partial(super().__new__, cls, given)
+        new = functools.partial(super().__new__, cls)
 
         def make(on: str) -> ThreadSafeOCR:
             if on == "cpu" and precision == "fp16":
-                raise ConfigError('precision="fp16" is of GPUs, device="cuda"; a CPU has "f32", "fast" and, with AMX, "bf16"')
-            if on != "cpu" and precision == "bf16":
-                raise ConfigError('precision="bf16" is of CPUs with AMX, device="cpu"; a GPU has "f32", "fp16" and "fast"')
+                raise ConfigError('precision="fp16" is of GPUs, device="cuda"; a CPU has "f32", "int8", "fast" and, with AMX, "bf16"')
+            if on != "cpu" and precision in of_cpus:
+                raise ConfigError(f'precision="{precision}" is of CPUs, device="cpu"; a GPU has "f32", "fp16" and "fast"')
             runtime.start(on)
             replaced = {} if on == "cpu" else card_models.on_card(given, precision)
 
-            def engine(*, bf16: bool) -> ThreadSafeOCR:
+            def engine(models: Any, *, bf16: bool = False) -> ThreadSafeOCR:
                 if bf16:
                     runtime.start_openvino()
-                made: ThreadSafeOCR = new({**native, "replaced": replaced, "device": on, "bf16": bf16})
+                made: ThreadSafeOCR = new(models, {**native, "replaced": replaced, "device": on, "bf16": bf16})
                 made._device = on
                 return made
 
-            if on == "cpu" and precision == "fast" and runtime.may_use_openvino():
-                try:
-                    return engine(bf16=True)
-                except (EngineUnavailableError, ModelLoadError) as error:
-                    made = engine(bf16=False)
-                    runtime.use_f32_instead(error)
-                    return made
-            return engine(bf16=precision == "bf16")
+            if on != "cpu" or precision != "fast":
+                return engine(given, bf16=precision == "bf16")
+            in_integers = model_sets.at_precision(given, "int8")
+            if not runtime.may_use_openvino():
+                return engine(in_integers)
+            try:
+                return engine(given, bf16=True)
+            except (EngineUnavailableError, ModelLoadError) as error:
+                made = engine(in_integers)
+                runtime.do_without_openvino(error)
+                return made
 
-        if chosen == "auto" and precision != "bf16" and runtime.may_use_gpu():
+        if chosen == "auto" and precision not in of_cpus and runtime.may_use_gpu():
             try:
                 self = make("cuda")
             except EngineUnavailableError as error:

@@ -118,12 +118,12 @@ def start_openvino() -> None:
     Raises EngineUnavailableError, saying what is missing.
     """
     if not has_amx():
-        raise EngineUnavailableError('precision="bf16" needs a processor with AMX, on Linux, and this is not one; use "f32" or "fast"')
+        raise EngineUnavailableError('precision="bf16" needs a processor with AMX, on Linux, and this is not one; use "int8" or "fast"')
     library = _openvino()
     if library is None:
         raise EngineUnavailableError(
             'precision="bf16" needs OpenVINO for ONNX Runtime: pip install "onnxruntime-ep-openvino>=1.8" "onnxruntime>=1.23"; without it '
-            'use "f32" or "fast"'
+            'use "int8" or "fast"'
         )
     _core.add_openvino(str(library))
 
@@ -133,11 +133,11 @@ def may_use_openvino() -> bool:
     return not _openvino_failed and has_amx() and _openvino() is not None
 
 
-def use_f32_instead(error: OcrError) -> None:
+def do_without_openvino(error: OcrError) -> None:
     """precision="fast" found that OpenVINO does not work: says why, once."""
     global _openvino_failed
     _openvino_failed = True
-    logging.getLogger("threadsafe_ocr").warning('precision="fast" computes in f32 although OpenVINO is installed: %s', error)
+    logging.getLogger("threadsafe_ocr").warning('precision="fast" computes without OpenVINO although it is installed: %s', error)
 
 
 def _openvino() -> Path | None:

@@ -29,7 +29,7 @@ Run = Callable[..., str]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _fast_is_in_f32() -> Iterator[None]:
+def _fast_does_without_openvino() -> Iterator[None]:
     """In this process, whatever is installed; `tests/openvino` is about the other one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "may_use_openvino", lambda: False)

@@ -10,7 +10,7 @@ from threadsafe_ocr import ConfigError, EngineUnavailableError, ThreadSafeOCR, r
 
 def test_a_processor_without_amx_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "has_amx", lambda: False)
-    with pytest.raises(EngineUnavailableError, match=r'AMX.*use "f32" or "fast"'):
+    with pytest.raises(EngineUnavailableError, match=r'AMX.*use "int8" or "fast"'):
         ThreadSafeOCR(device="cpu", precision="bf16")
 
 
@@ -21,7 +21,7 @@ def test_without_openvino_the_error_says_what_to_install(monkeypatch: pytest.Mon
         ThreadSafeOCR(device="cpu", precision="bf16")
 
 
-def test_a_provider_that_cannot_be_loaded_is_named_and_fast_computes_in_f32(run_python: Run) -> None:
+def test_a_provider_that_cannot_be_loaded_is_named_and_fast_does_without(run_python: Run) -> None:
     run_python("""
         import logging
         from threadsafe_ocr import EngineUnavailableError, runtime
@@ -36,7 +36,7 @@ def test_a_provider_that_cannot_be_loaded_is_named_and_fast_computes_in_f32(run_
         logging.getLogger("threadsafe_ocr").addFilter(lambda record: told.append(record.getMessage()))
         for _ in range(2):
             assert ThreadSafeOCR(precision="fast").read(LINE).lines
-        assert len(told) == 1 and "computes in f32" in told[0]
+        assert len(told) == 1 and "without OpenVINO" in told[0]
     """)
 
 
