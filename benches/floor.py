@@ -59,7 +59,8 @@ def session(path: str, profile: Path | None = None, *, bf16: bool = False) -> or
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     # As the package does: src/runtime.rs.
     streams = str(measure.cores())
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams, "ENABLE_CPU_PINNING": "NO"}
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams}
+    settings |= {"ENABLE_HYPER_THREADING": "YES", "ENABLE_CPU_PINNING": "NO"}
     options.add_provider_for_devices(openvino(), {"load_config": json.dumps({"CPU": settings})})
     return ort.InferenceSession(path, options)
 

@@ -69,7 +69,7 @@ def prepare_set(model_set, wheels, arguments):
     for source in model_set["source"]:
         prove_equal(source, wheels.read(source), files[model_set["files"][source["provides"]]["path"]], arguments.pages)
     for entry in model_set["files"].values():
-        # What has no source here is in the package: another set's, or written by hand.
+        # What has no source here is in the package: another set's, made by quantize_recogniser.py, or written by hand.
         data = files.get(entry["path"]) or (arguments.models / entry["path"]).read_bytes()
         entry["sha256"], entry["bytes"] = hashlib.sha256(data).hexdigest(), len(data)
     return files

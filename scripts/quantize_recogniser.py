@@ -2,13 +2,14 @@
 """Writes models/v6-small-int8: the recogniser of v6-small with most of its products in integers of 8 bits.
 
     python scripts/quantize_recogniser.py PAGES     # a folder of images, none of them a page that accuracy is judged by
+    python scripts/prepare_models.py                # brings the manifest up to date
 
 The lines of the pages show how far the values of every layer go. Convolutions of 1x1, nine tenths of the work, get integers: their weights 7
 bits a value and a scale for each output (with 8 bits the 16-bit sums of processors without VNNI overflow, and texts would depend on the
 processor), their inputs and outputs 8 bits. The first layers, depthwise and pooled ones and the attention at the end stay in f32: they cost
 little and lose most. The last layer's weights are 8 bits in the file only. All other weights are half precision in the file.
 
-Needs threadsafe_ocr, pillow, onnx 1.23, sympy; made with onnxruntime 1.32.
+Needs threadsafe_ocr, pillow, scipy, onnx 1.23, sympy; made with onnxruntime 1.32.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
 from scipy.special import erf
-from threadsafe_ocr import ThreadSafeOCR, _core
+from threadsafe_ocr import ThreadSafeOCR, _core, card_models
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOURCE = REPOSITORY / "models/v6-small/rec/inference.onnx"
@@ -60,6 +61,10 @@ def main():
             extra_options={"TensorQuantOverrides": limits},
         )
         model = onnx.load(quantized)
+    integers = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.data_type == TensorProto.INT8]
+    # Twice 255 * 64 fits into 16 bits.
+    if not all(-64 <= values.min() and values.max() <= 64 for values in integers):
+        sys.exit("there are weights of 8 bits")
     make_small(model)
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, TARGET)
@@ -101,19 +106,9 @@ def prepare(path):
     onnx.save(version_converter.convert_version(onnx.load(SOURCE), 17), path)
     quant_pre_process(path, path, skip_symbolic_shape=True)
     model = onnx.load(path)
-    makers = {output: node for node in model.graph.node for output in node.output}
-    users = {value: node for node in model.graph.node for value in node.input}
-    for node in [node for node in model.graph.node if node.op_type == "Erf"]:
-        parts = [makers[node.input[0]], node]
-        for kind in ("Add", "Mul", "Mul"):
-            parts.append(users[parts[-1].output[0]])
-            assert parts[-1].op_type == kind, parts[-1]
-        last = parts.pop()
-        gelu = helper.make_node("Gelu", parts[0].input[:1], last.output, last.name, domain="com.microsoft")
-        last.CopyFrom(gelu)
-        for part in parts:
-            model.graph.node.remove(part)
-    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    card_models.fuse_gelu(model)
+    if any(node.op_type == "Erf" for node in model.graph.node):
+        sys.exit("there is a Gelu in another form")
     onnx.save(model, path)
 
 

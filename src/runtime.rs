@@ -170,7 +170,7 @@ pub fn add_openvino(library: &Path) -> Result<()> {
     match processors(&loaded.environment, OPENVINO).next() {
         Some(_) => Ok(()),
         None => Err(Error::Unavailable(
-            "OpenVINO lists no processor that it can use here; use precision=\"f32\" or \"fast\"".into(),
+            "OpenVINO lists no processor that it can use here; use precision=\"f32\", \"int8\" or \"fast\"".into(),
         )),
     }
 }

@@ -55,19 +55,30 @@ def manifest() -> dict[str, Any]:
     return content
 
 
-def at_precision(models: Any, precision: str) -> Any:
-    """The models to use where `models` are wanted at `precision`.
+def at_precision(models: Any, precision: str) -> tuple[Any, str]:
+    """The models to use where `models` are wanted at `precision`, and the precision that these have.
 
     Raises ConfigError when there are none.
     """
+    of_set = manifest()["sets"].get(models, {}) if isinstance(models, str) else {}
+    if of_set.get("precision") == "int8":
+        if precision not in ("f32", "int8"):
+            raise ConfigError(f"precision={precision!r}; the models {models!r} are int8")
+        return models, "int8"
     # Of any set: fp16 is made of it on a GPU, bf16 by the processor.
     if precision in ("f32", "fp16", "bf16"):
-        return models
-    known = manifest()["sets"].get(models, {}).get("precisions", {}) if isinstance(models, str) else {}
+        return models, precision
+    known = of_set.get("precisions", {})
     if precision not in known:
         names = ", ".join(["f32", *known])
         raise ConfigError(f"precision={precision!r}; the models {models!r} have: {names}, on a processor with AMX bf16, on a GPU fp16")
-    return known[precision]
+    return known[precision], precision
+
+
+def in_integers(models: str) -> str:
+    """A set of the manifest's in 8-bit integers, where it has that, else as it is."""
+    name: str = manifest()["sets"][models].get("precisions", {}).get("int8", models)
+    return name
 
 
 def added() -> list[str]:
@@ -105,6 +116,11 @@ def part(name: str, kind: str) -> Path:
     return path.parent
 
 
+def place(name: str) -> Path:
+    """The folder of a set that is here; of one that is made of others' networks the folder of all sets."""
+    return next((above / name for above in (folder(), cache()) if (above / name / "det").is_dir()), folder())
+
+
 def missing(name: str) -> list[str]:
     """The files of a set that are not on this machine."""
     return [path for path in hashes(name) if find(path) is None]
@@ -132,7 +148,7 @@ def get(name: str, *, wheels: Path | None = None, say: Callable[[str], None] = l
     if name not in sets:
         raise ModelNotFoundError(f"there is no model set {name!r} to get; there is: {', '.join(sorted(sets))}")
     if name in manifest()["packaged"]:
-        return folder() / name
+        return place(name)
     if not missing(name) and not damaged(name):
         return cache() / name
     with new_folder(name) as work:

@@ -26,8 +26,8 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
     """Reads text from images, from any number of threads, tasks and forked processes at once.
 
     models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
-    "cuda" or "cuda:1". precision: "f32"; "fast" costs half for print and reads nearly as well, "int8" is of CPUs, "bf16" of those with AMX
-    (docs/models.md), "fp16" of GPUs (docs/gpu.md). The other keywords are in docs/settings.md; None means the default. Models and worker
+    "cuda" or "cuda:1". precision: "f32"; "fast" costs half and reads nearly as well, "int8" (CPUs) three quarters, "bf16" is of CPUs
+    with AMX (docs/models.md), "fp16" of GPUs (docs/gpu.md). The other keywords are in docs/settings.md; None means the default. Models and worker
     threads are loaded once a process and shared: a further object is cheap.
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
@@ -56,7 +56,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         unknown = settings.keys() - Settings.__annotations__.keys()
         if unknown:
             raise TypeError(f"ThreadSafeOCR() has no setting {min(unknown)}; see docs/settings.md")
-        given = model_sets.at_precision(os.fspath(models) if isinstance(models, os.PathLike) else models, precision)
+        given, numbers = model_sets.at_precision(os.fspath(models) if isinstance(models, os.PathLike) else models, precision)
         chosen = os.environ.get("THREADSAFE_OCR_DEVICE") or "auto" if device == "auto" else device
         # Before ONNX Runtime is looked for: "cuda:x" needs no other build of it.
         if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", str(chosen)):
@@ -66,12 +66,12 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         new = functools.partial(super().__new__, cls)
 
         def make(on: str) -> ThreadSafeOCR:
-            if on == "cpu" and precision == "fp16":
+            if on == "cpu" and numbers == "fp16":
                 raise ConfigError('precision="fp16" is of GPUs, device="cuda"; a CPU has "f32", "int8", "fast" and, with AMX, "bf16"')
-            if on != "cpu" and precision in of_cpus:
-                raise ConfigError(f'precision="{precision}" is of CPUs, device="cpu"; a GPU has "f32", "fp16" and "fast"')
+            if on != "cpu" and numbers in of_cpus:
+                raise ConfigError(f'precision="{numbers}" is of CPUs, device="cpu"; a GPU has "f32", "fp16" and "fast"')
             runtime.start(on)
-            replaced = {} if on == "cpu" else card_models.on_card(given, precision)
+            replaced = {} if on == "cpu" else card_models.on_card(given, numbers)
 
             def engine(models: Any, *, bf16: bool = False) -> ThreadSafeOCR:
                 if bf16:
@@ -80,9 +80,9 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
                 made._device = on
                 return made
 
-            if on != "cpu" or precision != "fast":
-                return engine(given, bf16=precision == "bf16")
-            in_integers = model_sets.at_precision(given, "int8")
+            if on != "cpu" or numbers != "fast":
+                return engine(given, bf16=numbers == "bf16")
+            in_integers = model_sets.in_integers(given)
             if not runtime.may_use_openvino():
                 return engine(in_integers)
             try:
@@ -92,7 +92,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
                 runtime.do_without_openvino(error)
                 return made
 
-        if chosen == "auto" and precision not in of_cpus and runtime.may_use_gpu():
+        if chosen == "auto" and numbers not in of_cpus and runtime.may_use_gpu():
             try:
                 self = make("cuda")
             except EngineUnavailableError as error:

@@ -118,12 +118,14 @@ def start_openvino() -> None:
     Raises EngineUnavailableError, saying what is missing.
     """
     if not has_amx():
-        raise EngineUnavailableError('precision="bf16" needs a processor with AMX, on Linux, and this is not one; use "int8" or "fast"')
+        raise EngineUnavailableError(
+            'precision="bf16" needs a processor with AMX, on Linux, and this is not one; use "f32", "int8" or "fast"'
+        )
     library = _openvino()
     if library is None:
         raise EngineUnavailableError(
             'precision="bf16" needs OpenVINO for ONNX Runtime: pip install "onnxruntime-ep-openvino>=1.8" "onnxruntime>=1.23"; without it '
-            'use "int8" or "fast"'
+            'use "f32", "int8" or "fast"'
         )
     _core.add_openvino(str(library))
 

@@ -10,7 +10,7 @@ from threadsafe_ocr import ConfigError, EngineUnavailableError, ThreadSafeOCR, r
 
 def test_a_processor_without_amx_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "has_amx", lambda: False)
-    with pytest.raises(EngineUnavailableError, match=r'AMX.*use "int8" or "fast"'):
+    with pytest.raises(EngineUnavailableError, match=r'AMX.*use "f32", "int8" or "fast"'):
         ThreadSafeOCR(device="cpu", precision="bf16")
 
 

@@ -352,6 +352,8 @@ def test_models_are_listed_and_verified(tmp_path: Path, monkeypatch: pytest.Monk
     assert "put it right with: threadsafe-ocr models get v4-mobile" in capfd.readouterr().out
     assert cli.main(["models", "path", "v6-small"]) == 0
     assert Path(capfd.readouterr().out.strip(), "det", "inference.onnx").is_file()
+    assert cli.main(["models", "path", "v6-cascade-int8"]) == cli.main(["models", "get", "v6-cascade-int8"]) == 0
+    assert capfd.readouterr().out.split() == [str(model_sets.folder())] * 2
     assert cli.main(["models", "path", "v4-mobile"]) == 1
     assert "threadsafe-ocr models get v4-mobile" in capfd.readouterr().err
     assert cli.main(["models", "add", str(tmp_path / "gone")]) == 1

@@ -54,13 +54,14 @@ def state(name: str) -> str:
 def show(_: argparse.Namespace) -> int:
     """Prints a row a set."""
     sets = model_sets.manifest()["sets"]
+    width = max(map(len, _names()))
     for name in _names():
         if name in sets:
             size = f"{sum(file['bytes'] for file in sets[name]['files'].values()) / 1e6:.1f} MB"
             about = ", ".join(sorted({f"{source['package']} {source['version']}" for source in sets[name]["source"]}))
         else:
             size, about = "", "added"
-        print(f"{name:<14} {state(name):<15} {size:>8}  {about}")
+        print(f"{name:<{width}} {state(name):<15} {size:>8}  {about}")
     return 0
 
 
@@ -80,7 +81,7 @@ def verify(arguments: argparse.Namespace) -> int:
     wrong = 0
     for name in arguments.names or [name for name in _names() if not model_sets.missing(name)]:
         problems = [f"{path} is missing" for path in model_sets.missing(name)]
-        problems += [f"{path} is not the published file" for path in model_sets.damaged(name)]
+        problems += [f"{path} is not the file that the manifest names" for path in model_sets.damaged(name)]
         for problem in problems:
             print(f"{name}: {problem}; put it right with: {model_sets.remedy(name)}")
         if not problems:
@@ -96,9 +97,7 @@ def path(arguments: argparse.Namespace) -> int:
         return 0
     if model_sets.missing(arguments.name):
         raise ModelNotFoundError(f"{arguments.name} is not here; get it with: threadsafe-ocr models get {arguments.name}")
-    places = [place / arguments.name for place in (model_sets.folder(), model_sets.cache())]
-    # A set that consists of others' files has no folder of its own.
-    print(next((place for place in places if place.is_dir()), model_sets.folder()))
+    print(model_sets.place(arguments.name))
     return 0
 
 
