@@ -4,7 +4,7 @@
     python scripts/quantize_recogniser.py PAGES     # a folder of images, none of them a page that accuracy is judged by
     python scripts/prepare_models.py                # brings the manifest up to date
 
-The lines of the pages show how far the values of every layer go. Convolutions of 1x1, nine tenths of the work, get integers: their weights 7
+The lines of the pages show how far the values of every layer go. Convolutions of 1x1, four fifths of the products, get integers: their weights 7
 bits a value and a scale for each output (with 8 bits the 16-bit sums of processors without VNNI overflow, and texts would depend on the
 processor), their inputs and outputs 8 bits. The first layers, depthwise and pooled ones and the attention at the end stay in f32: they cost
 little and lose most. The last layer's weights are 8 bits in the file only. All other weights are half precision in the file.
