@@ -50,8 +50,21 @@ def cache() -> Path:
 
 
 def manifest() -> dict[str, Any]:
-    """The manifest's content."""
-    content: dict[str, Any] = json.loads((folder() / "manifest.json").read_text(encoding="utf-8"))
+    """The manifest's content.
+
+    Raises ModelNotFoundError when there is none, ModelLoadError when it is something else: as the engine does, which reads it too.
+    """
+    path = folder() / "manifest.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelNotFoundError(f"{path} is missing") from error
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ModelLoadError(f"{path} is not a model manifest: {error}") from error
+    if not isinstance(content, dict) or "sets" not in content:
+        raise ModelLoadError(f"{path} is not a model manifest: it has no sets")
     return content
 
 

@@ -287,3 +287,17 @@ def test_a_dictionary_may_be_in_the_networks_metadata(tmp_path: Path) -> None:
     model_set = {"files": {"dict": {"path": "dict.txt"}}, "source": [{**source, "provides": "dict", "metadata": "character"}]}
     wheels = model_sets.Wheels(tmp_path, tmp_path)
     assert model_sets.prepare(model_set, wheels) == {"dict.txt": "一\n二".encode()}
+
+
+def test_a_manifest_that_is_missing_or_broken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = model_sets.folder() / "v6-small"
+    monkeypatch.setenv("THREADSAFE_OCR_MODEL_DIR", str(tmp_path))
+    for models in ("v6-small", own):
+        for precision in ("f32", "fast"):
+            (tmp_path / "manifest.json").unlink(missing_ok=True)
+            with pytest.raises(ModelNotFoundError, match=r"manifest\.json"):
+                ThreadSafeOCR(models, precision=precision)
+            for content in ("{broken", "[]", "{}"):
+                (tmp_path / "manifest.json").write_text(content, encoding="utf-8")
+                with pytest.raises(ModelLoadError, match=r"manifest\.json is not a model manifest"):
+                    ThreadSafeOCR(models, precision=precision)
