@@ -6,7 +6,8 @@
 //! * [`pipeline`]: one page, as an `async fn` in straight-line code; [`frame`]: what may be done to it first.
 //! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`], [`line`] and [`resample`].
 //! * [`schedule`]: which waiting item runs next, and the threads that run it.
-//! * [`runtime`]: ONNX Runtime's sessions. [`head`]: a recogniser's last layer, which [`onnx`] cuts off its file. [`models`]: the files. [`process`]: what a process has once.
+//! * [`runtime`]: ONNX Runtime's sessions, of networks as [`rewrite`] makes them. [`head`]: a recogniser's last layer. [`models`]: the files.
+//!   [`process`]: what a process has once.
 //! * [`config`]: every setting and its default. [`error`]: everything that can go wrong.
 //!
 //! The core knows nothing of Python; `python` (a feature, off by default) shows it to Python.
@@ -23,7 +24,7 @@ pub mod head;
 pub mod image;
 pub mod line;
 pub mod models;
-pub mod onnx;
+mod onnx;
 pub mod orientation;
 pub mod permits;
 pub mod pipeline;
@@ -32,6 +33,7 @@ pub mod process;
 mod python;
 pub mod recognition;
 pub mod resample;
+pub mod rewrite;
 pub mod runtime;
 pub mod schedule;
 pub mod shapes;

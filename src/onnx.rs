@@ -1,36 +1,33 @@
-//! ONNX files: a recogniser without its last layer, which [`crate::head`] computes.
+//! ONNX files: reading a graph, and writing it with changes.
 //!
-//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what the cut needs is understood here; all else is copied as it is, so
-//! nothing of a foreign model can get lost.
+//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] needs is understood here; all else is copied as it
+//! is, so nothing of a foreign model can get lost.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::head::Head;
+/// What becomes of fields of the graph, by their places: nothing, or other fields.
+pub(crate) type Changes = BTreeMap<usize, Vec<u8>>;
 
-/// The model without its last layer, and the layer. `None` where the model ends in another way, or the file is no model: then it is run as it
-/// is.
-///
-/// The layer is `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between. The weights
-/// may be `DequantizeLinear(integers, scales)`, a scale for each class.
-#[must_use]
-pub fn without_head(model: &[u8]) -> Option<(Vec<u8>, Head)> {
+/// The model, its graph changed, and what `change` gives; `None` where it changes nothing, or the file is no model.
+pub(crate) fn with_changes<T>(model: &[u8], change: impl FnOnce(&Graph, &mut Changes) -> T) -> Option<(Vec<u8>, T)> {
     let parts = fields(model)?;
     let place = parts.iter().position(|part| part.number == model::GRAPH)?;
     let graph = Graph::read(parts[place].bytes?)?;
-    let (head, changes) = graph.cut_head()?;
-    let mut cut = Vec::with_capacity(model.len());
+    let mut changes = Changes::new();
+    let given = change(&graph, &mut changes);
+    if changes.is_empty() {
+        return None;
+    }
+    let mut changed = Vec::with_capacity(model.len());
     for (at, part) in parts.iter().enumerate() {
         if at == place {
-            write(&mut cut, model::GRAPH, &graph.with(&changes));
+            write(&mut changed, model::GRAPH, &graph.with(&changes));
         } else {
-            cut.extend_from_slice(part.whole);
+            changed.extend_from_slice(part.whole);
         }
     }
-    Some((cut, head))
+    Some((changed, given))
 }
-
-/// What becomes of fields of the graph, by their places: nothing, or another field.
-type Changes = BTreeMap<usize, Vec<u8>>;
 
 /// Numbers of fields, of each kind of message.
 mod model {
@@ -53,6 +50,10 @@ mod attribute {
     pub(super) const NAME: u64 = 1;
     pub(super) const INTEGER: u64 = 3;
     pub(super) const TENSOR: u64 = 5;
+    pub(super) const INTEGERS: u64 = 8;
+    pub(super) const TYPE: u64 = 20;
+    pub(super) const IS_INTEGER: u64 = 2;
+    pub(super) const IS_INTEGERS: u64 = 7;
 }
 mod tensor {
     pub(super) const DIMENSIONS: u64 = 1;
@@ -61,8 +62,6 @@ mod tensor {
     pub(super) const NAME: u64 = 8;
     pub(super) const RAW: u64 = 9;
     pub(super) const PLACE: u64 = 14;
-    pub(super) const IS_F32: u64 = 1;
-    pub(super) const IS_I8: u64 = 3;
     pub(super) const IS_OUTSIDE: u64 = 1;
 }
 mod value {
@@ -144,12 +143,31 @@ fn write(to: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     to.extend_from_slice(bytes);
 }
 
+/// Appends a field of an integer.
+fn write_integer(to: &mut Vec<u8>, number: u64, value: u64) {
+    write_varint(to, number << 3);
+    write_varint(to, value);
+}
+
+/// Integers that are a field each, or packed in one.
+fn integers(fields: &[Field], number: u64) -> Option<Vec<u64>> {
+    let mut all = Vec::new();
+    for field in fields.iter().filter(|field| field.number == number) {
+        all.extend(field.integer);
+        let mut packed = field.bytes.unwrap_or_default();
+        while !packed.is_empty() {
+            all.push(varint(&mut packed)?);
+        }
+    }
+    Some(all)
+}
+
 /// A node. `kind` is empty for an operator of another domain than ONNX's.
 #[derive(Default)]
-struct Node<'a> {
-    kind: &'a str,
-    inputs: Vec<&'a str>,
-    outputs: Vec<&'a str>,
+pub(crate) struct Node<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) inputs: Vec<&'a str>,
+    pub(crate) outputs: Vec<&'a str>,
     attributes: Vec<&'a [u8]>,
 }
 
@@ -179,30 +197,37 @@ impl<'a> Node<'a> {
     }
 
     /// An attribute that is an integer.
-    fn integer(&self, name: &str) -> Option<i64> {
+    pub(crate) fn integer(&self, name: &str) -> Option<i64> {
         let parts = self.attribute(name)?;
         Some(parts.iter().find(|field| field.number == attribute::INTEGER)?.integer?.cast_signed())
     }
+
+    /// An attribute that is a list of integers.
+    pub(crate) fn integers(&self, name: &str) -> Option<Vec<u64>> {
+        integers(&self.attribute(name)?, attribute::INTEGERS)
+    }
 }
 
-struct Graph<'a> {
+pub(crate) struct Graph<'a> {
     parts: Vec<Field<'a>>,
     /// By the places of their fields in `parts`.
-    nodes: HashMap<usize, Node<'a>>,
+    pub(crate) nodes: BTreeMap<usize, Node<'a>>,
     /// Places of the initialisers, by name.
     initializers: HashMap<&'a str, usize>,
     /// Places of the nodes, by the names of their outputs.
     makers: HashMap<&'a str, usize>,
     /// How often a value is used: as an input of a node, as the model's input or output.
     uses: HashMap<&'a str, usize>,
-    output: &'a str,
-    output_place: usize,
+    /// What `Identity` copies, by the names of the copies: the first one, not a copy itself.
+    copied: HashMap<&'a str, &'a str>,
+    pub(crate) output: &'a str,
+    pub(crate) output_place: usize,
 }
 
 impl<'a> Graph<'a> {
     fn read(message: &'a [u8]) -> Option<Self> {
-        let (mut nodes, mut initializers, mut outputs) = (HashMap::new(), HashMap::new(), Vec::new());
-        let (mut makers, mut uses) = (HashMap::new(), HashMap::new());
+        let (mut nodes, mut initializers, mut outputs) = (BTreeMap::new(), HashMap::new(), Vec::new());
+        let (mut makers, mut uses, mut copied) = (HashMap::new(), HashMap::new(), HashMap::new());
         let parts = fields(message)?;
         for (at, part) in parts.iter().enumerate() {
             match part.number {
@@ -210,6 +235,11 @@ impl<'a> Graph<'a> {
                     let node = Node::read(part.bytes?)?;
                     makers.extend(node.outputs.iter().map(|&output| (output, at)));
                     node.inputs.iter().for_each(|&input| *uses.entry(input).or_default() += 1);
+                    if let ("Identity", [input], [output]) = (node.kind, &*node.inputs, &*node.outputs) {
+                        // Nodes are in the order in which they run.
+                        let first = copied.get(input).copied().unwrap_or(*input);
+                        copied.insert(*output, first);
+                    }
                     nodes.insert(at, node);
                 }
                 graph::INITIALIZER => {
@@ -237,7 +267,7 @@ impl<'a> Graph<'a> {
         let output = output.iter().find(|field| field.number == value::NAME)?.text()?;
         *uses.entry(output).or_default() += 1;
         let output_place = *output_place;
-        Some(Self { parts, nodes, initializers, makers, uses, output, output_place })
+        Some(Self { parts, nodes, initializers, makers, uses, copied, output, output_place })
     }
 
     /// The graph's message.
@@ -249,33 +279,34 @@ impl<'a> Graph<'a> {
         message
     }
 
-    /// The last layer, and what its absence changes.
-    fn cut_head(&self) -> Option<(Head, Changes)> {
-        let mut cut = Changes::new();
-        let softmax = self.take_last(self.output, "Softmax", &mut cut)?;
-        let axis = softmax.integer("axis")?;
-        let [logits] = *softmax.inputs else { return None };
-        let add = self.take_last(logits, "Add", &mut cut)?;
-        let [product, bias] = *add.inputs else { return None };
-        let matmul = self.take_last(product, "MatMul", &mut cut)?;
-        let [columns, weights] = *matmul.inputs else { return None };
-        let bias = self.take_constant(bias, tensor::IS_F32, &mut cut)?;
-        let weights = self.take_weights(weights, &mut cut)?;
-        let ([_, classes], [biases]) = (&*weights.dimensions, &*bias.dimensions) else { return None };
-        if !matches!(axis, 2 | -1) || biases != classes {
-            return None;
-        }
-        let head = Head::new(&weights.values, &bias.values)?;
-        let mut output = Vec::new();
-        write(&mut output, graph::OUTPUT, &f32_value(columns));
-        cut.insert(self.output_place, output);
-        Some((head, cut))
+    /// The value of which `name` is a copy, or itself.
+    pub(crate) fn source(&self, name: &'a str) -> &'a str {
+        self.copied.get(name).copied().unwrap_or(name)
+    }
+
+    /// The nodes that take the value or a copy of it, `Identity` left out.
+    pub(crate) fn users(&self, name: &'a str) -> impl Iterator<Item = &Node<'a>> {
+        let source = self.source(name);
+        let takes = move |node: &&Node| node.inputs.iter().any(|input| self.source(input) == source);
+        self.nodes.values().filter(|node| node.kind != "Identity").filter(takes)
+    }
+
+    /// The place and the node that makes the value `name`, and nothing else.
+    pub(crate) fn maker(&self, name: &str) -> Option<(usize, &Node<'a>)> {
+        let &at = self.makers.get(name)?;
+        let node = self.nodes.get(&at)?;
+        (node.outputs == [name]).then_some((at, node))
+    }
+
+    /// Whether the value is used once.
+    pub(crate) fn is_used_once(&self, name: &str) -> bool {
+        self.uses.get(name) == Some(&1)
     }
 
     /// The node of `kind` that makes the value `name`, which is used once; it and the `Identity` nodes on the way to it are cut.
-    fn take_last(&self, mut name: &'a str, kind: &str, cut: &mut Changes) -> Option<&Node<'a>> {
+    pub(crate) fn take_last(&self, mut name: &'a str, kind: &str, cut: &mut Changes) -> Option<&Node<'a>> {
         loop {
-            if self.uses.get(name) != Some(&1) {
+            if !self.is_used_once(name) {
                 return None;
             }
             let (at, node) = self.maker(name)?;
@@ -288,39 +319,9 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The place and the node that makes the value `name`, and nothing else.
-    fn maker(&self, name: &str) -> Option<(usize, &Node<'a>)> {
-        let &at = self.makers.get(name)?;
-        let node = self.nodes.get(&at)?;
-        (node.outputs == [name]).then_some((at, node))
-    }
-
-    /// The last layer's weights, which are used once; they are cut.
-    fn take_weights(&self, name: &str, cut: &mut Changes) -> Option<Tensor> {
-        let Some((at, node)) = self.maker(name).filter(|(_, node)| node.kind == "DequantizeLinear") else {
-            return self.take_constant(name, tensor::IS_F32, cut);
-        };
-        // Without a zero point.
-        let [integers, scales] = *node.inputs else { return None };
-        if self.uses.get(name) != Some(&1) || node.integer("axis") != Some(1) {
-            return None;
-        }
-        cut.insert(at, Vec::new());
-        let mut weights = self.take_constant(integers, tensor::IS_I8, cut)?;
-        let scales = self.take_constant(scales, tensor::IS_F32, cut)?;
-        let ([_, columns], [scaled]) = (&*weights.dimensions, &*scales.dimensions) else { return None };
-        if columns != scaled || *scaled == 0 {
-            return None;
-        }
-        for row in weights.values.chunks_exact_mut(scales.values.len()) {
-            row.iter_mut().zip(&scales.values).for_each(|(value, scale)| *value *= scale);
-        }
-        Some(weights)
-    }
-
     /// A constant of this type that is used once; it is cut.
-    fn take_constant(&self, name: &str, kind: u64, cut: &mut Changes) -> Option<Tensor> {
-        if self.uses.get(name) != Some(&1) {
+    pub(crate) fn take_constant(&self, name: &str, kind: Kind, cut: &mut Changes) -> Option<Tensor> {
+        if !self.is_used_once(name) {
             return None;
         }
         let (at, tensor) = if let Some(&at) = self.initializers.get(name) {
@@ -335,180 +336,135 @@ impl<'a> Graph<'a> {
     }
 }
 
+/// Types of numbers, as the file has them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    F32 = 1,
+    I8 = 3,
+}
+
 /// A tensor, and its values as f32.
-struct Tensor {
-    dimensions: Vec<u64>,
-    values: Vec<f32>,
+pub(crate) struct Tensor {
+    pub(crate) dimensions: Vec<u64>,
+    pub(crate) values: Vec<f32>,
 }
 
 impl Tensor {
-    /// One of f32 or of integers of 8 bits, whichever is wanted.
-    fn read(message: &[u8], wanted: u64) -> Option<Self> {
-        let (mut dimensions, mut kind, mut bytes) = (Vec::new(), None, None);
-        for field in fields(message)? {
-            match (field.number, field.integer, field.bytes) {
-                (tensor::DIMENSIONS, Some(size), _) => dimensions.push(size),
-                (tensor::DIMENSIONS, _, Some(mut packed)) => {
-                    while !packed.is_empty() {
-                        dimensions.push(varint(&mut packed)?);
-                    }
-                }
-                (tensor::TYPE, ..) => kind = field.integer,
-                (tensor::RAW | tensor::FLOATS, _, Some(values)) => bytes = Some(values),
-                (tensor::FLOATS, ..) => return None,
+    fn read(message: &[u8], wanted: Kind) -> Option<Self> {
+        let (mut kind, mut bytes, parts) = (None, None, fields(message)?);
+        for field in &parts {
+            match (field.number, field.bytes) {
+                (tensor::TYPE, _) => kind = field.integer,
+                (tensor::RAW | tensor::FLOATS, Some(values)) => bytes = Some(values),
+                (tensor::FLOATS, None) => return None,
                 _ => {}
             }
         }
-        let bytes = bytes.filter(|_| kind == Some(wanted))?;
-        let values: Vec<f32> = if wanted == tensor::IS_I8 {
-            bytes.iter().map(|&byte| f32::from(byte.cast_signed())).collect()
-        } else {
-            let (values, rest) = bytes.as_chunks();
-            rest.is_empty().then(|| values.iter().map(|&value| f32::from_le_bytes(value)).collect())?
+        let dimensions = integers(&parts, tensor::DIMENSIONS)?;
+        let bytes = bytes.filter(|_| kind == Some(wanted as u64))?;
+        let values: Vec<f32> = match wanted {
+            Kind::I8 => bytes.iter().map(|&byte| f32::from(byte.cast_signed())).collect(),
+            Kind::F32 => {
+                let (values, rest) = bytes.as_chunks();
+                rest.is_empty().then(|| values.iter().map(|&value| f32::from_le_bytes(value)).collect())?
+            }
         };
         let size = dimensions.iter().try_fold(1, |size: u64, &side| size.checked_mul(side))?;
         (size == values.len() as u64).then_some(Self { dimensions, values })
     }
 }
 
-/// What says that the value `name` is a tensor of f32 with three dimensions, all free.
-fn f32_value(name: &str) -> Vec<u8> {
-    let (mut tensor, mut kind, mut value) = (Vec::new(), Vec::new(), Vec::new());
-    write_varint(&mut tensor, value::TENSOR_ELEMENT << 3);
-    write_varint(&mut tensor, tensor::IS_F32);
-    let mut shape = Vec::new();
-    (0..3).for_each(|_| write(&mut shape, value::SHAPE_DIMENSION, &[]));
-    write(&mut tensor, value::TENSOR_SHAPE, &shape);
-    write(&mut kind, value::TYPE_TENSOR, &tensor);
-    write(&mut value, value::NAME, name.as_bytes());
-    write(&mut value, value::TYPE, &kind);
-    value
+/// The message of a model's graph.
+#[cfg(test)]
+pub(crate) fn graph_of(model: &[u8]) -> Option<&[u8]> {
+    fields(model)?.into_iter().find(|part| part.number == model::GRAPH)?.bytes
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+/// Fields of a graph that are not in the file.
+pub(crate) mod new {
+    use super::{Kind, attribute, graph, node, tensor, value, write, write_integer};
 
-    fn model(kind: &str) -> Vec<u8> {
-        std::fs::read(format!("{}/models/{kind}/inference.onnx", env!("CARGO_MANIFEST_DIR"))).unwrap()
-    }
-
-    #[test]
-    fn recognisers_lose_their_last_layer_and_only_that() {
-        for (kind, features, classes) in [("v6-small/rec", 120, 18710), ("v6-cascade/rec_first", 80, 6906)] {
-            let whole = model(kind);
-            let (cut, head) = without_head(&whole).unwrap();
-            assert_eq!((head.features(), head.classes()), (features, classes));
-            // Less the weights and the bias, and some nodes.
-            let less = whole.len() - cut.len() - 4 * classes * (features + 1);
-            assert!((100..1000).contains(&less), "{less}");
-            assert!(without_head(&cut).is_none());
+    /// A node with one output.
+    pub(crate) fn node(kind: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+        let mut message = Vec::new();
+        for input in inputs {
+            write(&mut message, node::INPUT, input.as_bytes());
         }
-    }
-
-    #[test]
-    fn weights_of_the_last_layer_may_be_integers() {
-        let [(exact_cut, exact), (cut, head)] =
-            ["v6-small/rec", "v6-small-int8/rec"].map(|kind| without_head(&model(kind)).unwrap());
-        assert_eq!((head.features(), head.classes()), (exact.features(), exact.classes()));
-        assert!(cut.len() < exact_cut.len() / 2);
-        // Rounded weights tell nearly all of any columns' classes.
-        let columns: Vec<f32> = (0..120 * 40).map(|at| ((at * 37 % 101) as f32 - 50.0) / 25.0).collect();
-        let [wanted, found] = [exact, head].map(|head| head.best_classes(&columns));
-        let alike = |(a, b): &(&(u32, f32), &(u32, f32))| a.0 == b.0 && (a.1 - b.1).abs() < 0.1;
-        let alike = wanted.iter().zip(&found).filter(alike).count();
-        assert!(alike >= 36, "{alike}");
-    }
-
-    /// A tensor of the graph, of zeros.
-    fn zeros(name: &str, kind: u64, dimensions: &[u8], bytes: usize) -> Vec<u8> {
-        let mut tensor = Vec::new();
-        write(&mut tensor, tensor::DIMENSIONS, dimensions);
-        write_varint(&mut tensor, tensor::TYPE << 3);
-        write_varint(&mut tensor, kind);
-        write(&mut tensor, tensor::NAME, name.as_bytes());
-        write(&mut tensor, tensor::RAW, &vec![0; bytes]);
-        tensor
-    }
-
-    /// A last layer of 2 features and 3 classes, and nothing else.
-    fn layer(weights: Vec<u8>, scales: Option<Vec<u8>>, bias: Vec<u8>, axis: u8) -> Vec<u8> {
-        let mut graph = Vec::new();
-        let mut add = |kind: &str, inputs: &[&str], output: &str, axis: u8| {
-            let (mut node, mut attribute) = (Vec::new(), Vec::new());
-            for input in inputs {
-                write(&mut node, node::INPUT, input.as_bytes());
-            }
-            write(&mut node, node::OUTPUT, output.as_bytes());
-            write(&mut node, node::KIND, kind.as_bytes());
-            write(&mut attribute, attribute::NAME, b"axis");
-            attribute.extend([(attribute::INTEGER << 3) as u8, axis]);
-            write(&mut node, node::ATTRIBUTE, &attribute);
-            write(&mut graph, graph::NODE, &node);
-        };
-        add("MatMul", &["columns", if scales.is_some() { "scaled" } else { "weights" }], "product", 0);
-        add("Add", &["product", "bias"], "logits", 0);
-        add("Softmax", &["logits"], "classes", 2);
-        if scales.is_some() {
-            add("DequantizeLinear", &["weights", "scales"], "scaled", axis);
+        write(&mut message, node::OUTPUT, output.as_bytes());
+        write(&mut message, node::KIND, kind.as_bytes());
+        for attribute in attributes {
+            write(&mut message, node::ATTRIBUTE, attribute);
         }
-        [Some(weights), scales, Some(bias)]
-            .iter()
-            .flatten()
-            .for_each(|tensor| write(&mut graph, graph::INITIALIZER, tensor));
-        write(&mut graph, graph::INPUT, &f32_value("columns"));
-        write(&mut graph, graph::OUTPUT, &f32_value("classes"));
-        let mut model = Vec::new();
-        write(&mut model, model::GRAPH, &graph);
-        model
+        field(graph::NODE, &message)
     }
 
-    #[test]
-    fn a_last_layer_of_wrong_types_or_sizes_is_left_to_the_runtime() {
-        let integers = || zeros("weights", tensor::IS_I8, &[2, 3], 6);
-        let weights = || zeros("weights", tensor::IS_F32, &[2, 3], 24);
-        let scales = || Some(zeros("scales", tensor::IS_F32, &[3], 12));
-        let bias = || zeros("bias", tensor::IS_F32, &[3], 12);
-        assert!(without_head(&layer(integers(), scales(), bias(), 1)).is_some());
-        assert!(without_head(&layer(weights(), None, bias(), 1)).is_some());
-        let short = |name: &str, bytes| zeros(name, tensor::IS_F32, &[3], bytes);
-        for wrong in [
-            layer(integers(), scales(), bias(), 0),
-            layer(integers(), None, bias(), 1),
-            layer(weights(), scales(), bias(), 1),
-            layer(integers(), Some(short("scales", 8)), bias(), 1),
-            layer(integers(), Some(short("scales", 0)), bias(), 1),
-            layer(integers(), Some(zeros("scales", tensor::IS_I8, &[3], 3)), bias(), 1),
-            layer(integers(), scales(), short("bias", 8), 1),
-            layer(integers(), scales(), zeros("bias", tensor::IS_I8, &[3], 3), 1),
-            layer(
-                zeros("weights", tensor::IS_I8, &[2, 0], 0),
-                Some(zeros("scales", tensor::IS_F32, &[0], 0)),
-                bias(),
-                1,
-            ),
-            layer(zeros("weights", tensor::IS_F32, &[2, 3], 20), None, bias(), 1),
-        ] {
-            assert!(without_head(&wrong).is_none());
-        }
+    /// A node's attribute.
+    pub(crate) fn integer(name: &str, value: u64) -> Vec<u8> {
+        let mut message = Vec::new();
+        write(&mut message, attribute::NAME, name.as_bytes());
+        write_integer(&mut message, attribute::INTEGER, value);
+        write_integer(&mut message, attribute::TYPE, attribute::IS_INTEGER);
+        message
     }
 
-    #[test]
-    fn other_models_and_broken_ones_are_left_as_they_are() {
-        assert!(["v6-small/det", "v6-small/cls"].iter().all(|kind| without_head(&model(kind)).is_none()));
-        assert!(without_head(b"not a model").is_none());
-        assert!(without_head(&[]).is_none());
-        for whole in ["v6-cascade/rec_first", "v6-small-int8/rec"].map(model) {
-            let graph =
-                fields(&whole).unwrap().into_iter().find(|part| part.number == model::GRAPH).unwrap().bytes.unwrap();
-            let ends = (0..graph.len()).step_by(graph.len() / 50 + 1);
-            for end in ends.chain(graph.len() - 300..graph.len()) {
-                let mut broken = Vec::new();
-                write(&mut broken, model::GRAPH, &graph[..end]);
-                // Towards the end, where nothing that is needed is missing any more, it may be cut; it never panics.
-                assert!(without_head(&broken).is_none() || end > graph.len() / 2, "{end}");
-            }
+    /// A node's attribute.
+    pub(crate) fn integers(name: &str, values: &[u64]) -> Vec<u8> {
+        let mut message = Vec::new();
+        write(&mut message, attribute::NAME, name.as_bytes());
+        for &value in values {
+            write_integer(&mut message, attribute::INTEGERS, value);
         }
+        write_integer(&mut message, attribute::TYPE, attribute::IS_INTEGERS);
+        message
+    }
+
+    /// A constant; `bytes` are its numbers, little-endian.
+    pub(crate) fn constant(name: &str, kind: Kind, dimensions: &[u64], bytes: &[u8]) -> Vec<u8> {
+        let mut message = Vec::new();
+        for &side in dimensions {
+            write_integer(&mut message, tensor::DIMENSIONS, side);
+        }
+        write_integer(&mut message, tensor::TYPE, kind as u64);
+        write(&mut message, tensor::NAME, name.as_bytes());
+        write(&mut message, tensor::RAW, bytes);
+        field(graph::INITIALIZER, &message)
+    }
+
+    /// The graph's output: a tensor of f32 with three dimensions, all free.
+    pub(crate) fn output(name: &str) -> Vec<u8> {
+        field(graph::OUTPUT, &value_of_f32(name))
+    }
+
+    /// What says that the value `name` is a tensor of f32 with three dimensions, all free.
+    fn value_of_f32(name: &str) -> Vec<u8> {
+        let (mut shape, mut tensor, mut kind, mut value) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        (0..3).for_each(|_| write(&mut shape, value::SHAPE_DIMENSION, &[]));
+        write_integer(&mut tensor, value::TENSOR_ELEMENT, Kind::F32 as u64);
+        write(&mut tensor, value::TENSOR_SHAPE, &shape);
+        write(&mut kind, value::TYPE_TENSOR, &tensor);
+        write(&mut value, value::NAME, name.as_bytes());
+        write(&mut value, value::TYPE, &kind);
+        value
+    }
+
+    fn field(number: u64, message: &[u8]) -> Vec<u8> {
+        let mut field = Vec::new();
+        write(&mut field, number, message);
+        field
+    }
+
+    /// A model with this graph, its input and output of three dimensions.
+    #[cfg(test)]
+    pub(crate) fn model(graph: &[Vec<u8>], input: &str, output_name: &str) -> Vec<u8> {
+        let mut message = graph.concat();
+        write(&mut message, graph::INPUT, &value_of_f32(input));
+        message.extend(output(output_name));
+        model_of(&message)
+    }
+
+    /// A model with this graph's message.
+    #[cfg(test)]
+    pub(crate) fn model_of(graph: &[u8]) -> Vec<u8> {
+        field(super::model::GRAPH, graph)
     }
 }

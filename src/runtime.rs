@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::head::Head;
-use crate::onnx;
+use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
@@ -619,17 +619,19 @@ fn build(
         with.and_then(with_profile).map_err(|e| unusable(e.to_string()))
     };
     // A file that cannot be read is the runtime's to complain about.
-    let cut = (device == Device::Cpu).then(|| onnx::without_head(&std::fs::read(path).ok()?)).flatten();
-    if let Some((model, head)) = cut {
+    let rewritten = (device == Device::Cpu)
+        .then(|| rewrite::rewritten(&std::fs::read(path).ok()?, target.precision == Precision::F32))
+        .flatten();
+    if let Some(Rewritten { model, head }) = rewritten {
         if let Ok(session) = builder()?.commit_from_memory(&model)
             && let ([_], [output]) = (session.inputs(), session.outputs())
-            && matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3)
+            && (head.is_none() || matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3))
         {
-            return Ok((session, Some(head)));
+            return Ok((session, head));
         }
         target.mark_end();
     }
-    // Files can hold what the cut does not see: parts beside the file, or within other graphs.
+    // Files can hold what rewriting does not see: parts beside the file, or within other graphs.
     let made = builder()?.commit_from_file(path);
     let session = made.map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.

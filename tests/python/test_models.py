@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import LINES
+from conftest import LINES, PAGES
 from threadsafe_ocr import ConfigError, ModelLoadError, ModelNotFoundError, ThreadSafeOCR, model_sets
 
 TEXT = r"\mynumber = \mydimen"
@@ -221,6 +221,20 @@ def test_a_recogniser_reads_the_same_whether_or_not_its_last_layer_can_be_taken_
         read, wanted = own.recognize(line), ThreadSafeOCR().recognize(line)
         assert read.text == wanted.text != ""
         assert read.score == pytest.approx(wanted.score, abs=1e-4)
+
+
+def test_boxes_are_those_of_the_network_as_it_was_published(tmp_path: Path) -> None:
+    import onnx
+
+    # With its weights beside the file the network is run as it is, else with fewer passes.
+    model = onnx.load(BUNDLED / "v6-small/det/inference.onnx")
+    onnx.save(model, tmp_path / "inference.onnx", save_as_external_data=True, location="weights")
+    (tmp_path / "inference.yml").write_bytes((BUNDLED / "v6-small/det/inference.yml").read_bytes())
+    as_published = ThreadSafeOCR({"det": str(tmp_path), "rec": str(BUNDLED / "v6-small/rec")})
+    for page in ("docs_en/first-latex-doc-p007.png", "docs_zh/qyxf-book-doc-p005.png", "scans_en/table_img2table.png"):
+        found, wanted = (engine.detect(PAGES / page).lines for engine in (ThreadSafeOCR(), as_published))
+        assert [box.polygon.tolist() for box in found] == [box.polygon.tolist() for box in wanted] != []
+        assert [box.score for box in found] == pytest.approx([box.score for box in wanted], abs=1e-5)
 
 
 def test_what_else_is_in_the_cache_folder_is_left_alone(published: Path, cache: Path) -> None:

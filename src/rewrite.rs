@@ -1,0 +1,383 @@
+//! Networks as they run on a processor: equal to their files, in less time.
+//!
+//! A recogniser loses its last layer, which [`crate::head`] computes. The rest is for ONNX Runtime's convolutions, which have their numbers in
+//! blocks of 8 or 16 channels: what cannot stay so between two of them is put in order and back, each time a pass over a large tensor. A network
+//! that is made in another way is left as it is.
+
+use crate::head::Head;
+use crate::onnx::{Changes, Graph, Kind, Node, Tensor, new, with_changes};
+
+/// A network to be loaded instead of its file.
+#[derive(Debug)]
+pub struct Rewritten {
+    /// The ONNX file's content.
+    pub model: Vec<u8>,
+    /// The recogniser's last layer, which the model has no more.
+    pub head: Option<Head>,
+}
+
+/// The network without its last layer and, where ONNX Runtime's own convolutions run it (`blocked`), with fewer passes between them. `None`
+/// where nothing changes, or the file is no model.
+#[must_use]
+pub fn rewritten(model: &[u8], blocked: bool) -> Option<Rewritten> {
+    let (model, head) = with_changes(model, |graph, changes| {
+        let head = cut_head(graph, changes);
+        if blocked {
+            add_gated_once(graph, changes);
+            keep_gated_blocked(graph, changes);
+            upsample_last(graph, changes);
+        }
+        head
+    })?;
+    Some(Rewritten { model, head })
+}
+
+/// Cuts the last layer: `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between. The
+/// weights may be `DequantizeLinear(integers, scales)`, a scale for each class.
+fn cut_head(graph: &Graph, changes: &mut Changes) -> Option<Head> {
+    let mut cut = Changes::new();
+    let softmax = graph.take_last(graph.output, "Softmax", &mut cut)?;
+    let axis = softmax.integer("axis")?;
+    let [logits] = *softmax.inputs else { return None };
+    let add = graph.take_last(logits, "Add", &mut cut)?;
+    let [product, bias] = *add.inputs else { return None };
+    let matmul = graph.take_last(product, "MatMul", &mut cut)?;
+    let [columns, weights] = *matmul.inputs else { return None };
+    let bias = graph.take_constant(bias, Kind::F32, &mut cut)?;
+    let weights = take_weights(graph, weights, &mut cut)?;
+    let ([_, classes], [biases]) = (&*weights.dimensions, &*bias.dimensions) else { return None };
+    if !matches!(axis, 2 | -1) || biases != classes {
+        return None;
+    }
+    let head = Head::new(&weights.values, &bias.values)?;
+    cut.insert(graph.output_place, new::output(columns));
+    changes.append(&mut cut);
+    Some(head)
+}
+
+/// The last layer's weights, which are used once; they are cut.
+fn take_weights(graph: &Graph, name: &str, cut: &mut Changes) -> Option<Tensor> {
+    let Some((at, node)) = graph.maker(name).filter(|(_, node)| node.kind == "DequantizeLinear") else {
+        return graph.take_constant(name, Kind::F32, cut);
+    };
+    // Without a zero point.
+    let [integers, scales] = *node.inputs else { return None };
+    if !graph.is_used_once(name) || node.integer("axis") != Some(1) {
+        return None;
+    }
+    cut.insert(at, Vec::new());
+    let mut weights = graph.take_constant(integers, Kind::I8, cut)?;
+    let scales = graph.take_constant(scales, Kind::F32, cut)?;
+    let ([_, columns], [scaled]) = (&*weights.dimensions, &*scales.dimensions) else { return None };
+    if columns != scaled || *scaled == 0 {
+        return None;
+    }
+    for row in weights.values.chunks_exact_mut(scales.values.len()) {
+        row.iter_mut().zip(&scales.values).for_each(|(value, scale)| *value *= scale);
+    }
+    Some(weights)
+}
+
+/// A product of a map with a gate, a number for each channel: `(map, gate)`.
+fn gated<'a>(graph: &Graph<'a>, product: &Node<'a>) -> Option<(&'a str, &'a str)> {
+    let [a, b] = *product.inputs else { return None };
+    let is_gate = |value: &'a str, map: &'a str| {
+        let maker = graph.maker(graph.source(value));
+        // Of the map itself it would be the activation of that name.
+        maker.is_some_and(|(_, node)| {
+            node.kind == "HardSigmoid" && node.inputs.iter().all(|x| graph.source(x) != graph.source(map))
+        })
+    };
+    match product.kind {
+        "Mul" if is_gate(b, a) => Some((a, b)),
+        "Mul" if is_gate(a, b) => Some((b, a)),
+        _ => None,
+    }
+}
+
+/// `map + map * gate` becomes `map * (gate + 1)`, one pass over the map.
+fn add_gated_once(graph: &Graph, changes: &mut Changes) {
+    for (&at, product) in &graph.nodes {
+        let (Some((map, gate)), [output]) = (gated(graph, product), &*product.outputs) else { continue };
+        let mut users = graph.users(output);
+        let (Some(sum), None) = (users.next(), users.next()) else { continue };
+        let sources: Vec<_> = sum.inputs.iter().map(|input| graph.source(input)).collect();
+        let adds_the_map = sources == [graph.source(map), *output] || sources == [*output, graph.source(map)];
+        let (true, "Add", [total]) = (adds_the_map, sum.kind, &*sum.outputs) else { continue };
+        if graph.source(graph.output) == *output {
+            continue;
+        }
+        let Some((sum_at, _)) = graph.maker(total) else { continue };
+        let (one, more) = (format!("{output}/one"), format!("{output}/more"));
+        let parts = [
+            new::constant(&one, Kind::F32, &[1], &1f32.to_le_bytes()),
+            new::node("Add", &[gate, &one], &more, &[]),
+            new::node("Mul", &[map, &more], output, &[]),
+        ];
+        changes.insert(at, parts.concat());
+        changes.insert(sum_at, new::node("Identity", &[output], total, &[]));
+    }
+}
+
+/// A gated map that a convolution takes and that is added to later: a maximum over single numbers, which changes nothing, brings it into blocks
+/// once, for both. ONNX Runtime then adds it within the convolution before the sum; else it puts that one's result in order for the sum, and
+/// the sum in blocks again.
+fn keep_gated_blocked(graph: &Graph, changes: &mut Changes) {
+    for (&at, product) in &graph.nodes {
+        let (Some((map, gate)), [output]) = (gated(graph, product), &*product.outputs) else { continue };
+        let is_used_by = |kind| graph.users(output).any(|user| user.kind == kind);
+        if is_used_by("Conv") && is_used_by("Add") {
+            let ordered = format!("{output}/ordered");
+            let sides = [("kernel_shape", [1, 1]), ("strides", [1, 1])];
+            let attributes = sides.map(|(name, sides)| new::integers(name, &sides));
+            let parts =
+                [new::node("Mul", &[map, gate], &ordered, &[]), new::node("MaxPool", &[&ordered], output, &attributes)];
+            changes.insert(at, parts.concat());
+        }
+    }
+}
+
+/// Detection's last layers, `Sigmoid(Up(Relu(Up(map))))` to four times the size, where `Up` makes 2 x 2 numbers of each, plus a bias: the same
+/// at the map's own size, with the 16 numbers as channels, which are put side by side at the end.
+fn upsample_last(graph: &Graph, changes: &mut Changes) -> Option<()> {
+    let mut cut = Changes::new();
+    let sigmoid = graph.take_last(graph.output, "Sigmoid", &mut cut)?;
+    let [probabilities] = *sigmoid.outputs else { return None };
+    let (second, relu) = take_upsampling(graph, sigmoid, &mut cut)?;
+    let (first, map) = take_upsampling(graph, graph.take_last(relu, "Relu", &mut cut)?, &mut cut)?;
+    let (channels, between) = (first.from, first.to);
+    if (second.from, second.to) != (between, 1) {
+        return None;
+    }
+    let (quarters, pixels) = (4 * between, 16);
+    let (mut weights, mut last_weights) = (vec![0.0; quarters * channels], vec![0.0; pixels * quarters]);
+    for (row, column) in (0..4).map(|quarter| (quarter / 2, quarter % 2)) {
+        for middle in 0..between {
+            let place = (2 * row + column) * between + middle;
+            for channel in 0..channels {
+                weights[place * channels + channel] = first.weight(channel, middle, row, column);
+            }
+            for (lower, right) in (0..4).map(|quarter| (quarter / 2, quarter % 2)) {
+                let pixel = 4 * (2 * row + lower) + 2 * column + right;
+                last_weights[pixel * quarters + place] = second.weight(middle, 0, lower, right);
+            }
+        }
+    }
+    let name = |part: &str| format!("{probabilities}/{part}");
+    let [w, b, last_w, last_b] = ["weights", "bias", "last_weights", "last_bias"].map(name);
+    let [a, c, d, e] = ["quarters", "positive", "pixels", "side_by_side"].map(name);
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let constant = |name: &str, shape: &[usize], values: &[f32]| {
+        let shape: Vec<u64> = shape.iter().map(|&side| side as u64).collect();
+        new::constant(name, Kind::F32, &shape, &bytes(values))
+    };
+    let parts = [
+        constant(&w, &[quarters, channels, 1, 1], &weights),
+        constant(&b, &[quarters], &first.bias.repeat(4)),
+        constant(&last_w, &[pixels, quarters, 1, 1], &last_weights),
+        constant(&last_b, &[pixels], &second.bias.repeat(pixels)),
+        new::node("Conv", &[map, &w, &b], &a, &[]),
+        new::node("Relu", &[&a], &c, &[]),
+        new::node("Conv", &[&c, &last_w, &last_b], &d, &[]),
+        new::node("Sigmoid", &[&d], &e, &[]),
+        new::node("DepthToSpace", &[&e], probabilities, &[new::integer("blocksize", 4)]),
+    ];
+    let (last, _) = graph.maker(probabilities)?;
+    cut.insert(last, parts.concat());
+    changes.append(&mut cut);
+    Some(())
+}
+
+/// A transposed convolution of 2 x 2 numbers without overlap.
+struct Upsampling {
+    from: usize,
+    to: usize,
+    /// from x to x 2 x 2.
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Upsampling {
+    fn weight(&self, from: usize, to: usize, row: usize, column: usize) -> f32 {
+        self.weights[((from * self.to + to) * 2 + row) * 2 + column]
+    }
+}
+
+/// The transposed convolution with a bias that `user` takes, and the value it is of; they are cut.
+fn take_upsampling<'a>(graph: &Graph<'a>, user: &Node<'a>, cut: &mut Changes) -> Option<(Upsampling, &'a str)> {
+    let [sum] = *user.inputs else { return None };
+    let add = graph.take_last(sum, "Add", cut)?;
+    let [product, bias] = *add.inputs else { return None };
+    let node = graph.take_last(product, "ConvTranspose", cut)?;
+    let [map, weights] = *node.inputs else { return None };
+    let is = |name, wanted: &[u64]| node.integers(name).is_none_or(|values| values == wanted);
+    let is_plain = is("dilations", &[1, 1]) && is("pads", &[0; 4]) && is("output_padding", &[0; 2]);
+    let doubles = node.integers("strides")? == [2, 2] && node.integer("group").is_none_or(|groups| groups == 1);
+    let weights = graph.take_constant(weights, Kind::F32, cut)?;
+    let bias = graph.take_constant(bias, Kind::F32, cut)?;
+    let ([from, to, 2, 2], [1, biases, 1, 1]) = (&*weights.dimensions, &*bias.dimensions) else { return None };
+    if !is_plain || !doubles || biases != to || node.integers("output_shape").is_some() {
+        return None;
+    }
+    let (from, to) = (*from as usize, *to as usize);
+    Some((Upsampling { from, to, weights: weights.values, bias: bias.values }, map))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::onnx::graph_of;
+
+    fn network(kind: &str) -> Vec<u8> {
+        std::fs::read(format!("{}/models/{kind}/inference.onnx", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    fn without_head(model: &[u8]) -> Option<(Vec<u8>, Head)> {
+        let Rewritten { model, head } = rewritten(model, false)?;
+        Some((model, head.unwrap()))
+    }
+
+    #[test]
+    fn recognisers_lose_their_last_layer_and_only_that() {
+        for (kind, features, classes) in [("v6-small/rec", 120, 18710), ("v6-cascade/rec_first", 80, 6906)] {
+            let whole = network(kind);
+            let (cut, head) = without_head(&whole).unwrap();
+            assert_eq!((head.features(), head.classes()), (features, classes));
+            // Less the weights and the bias, and some nodes.
+            let less = whole.len() - cut.len() - 4 * classes * (features + 1);
+            assert!((100..1000).contains(&less), "{less}");
+            assert!(without_head(&cut).is_none());
+        }
+    }
+
+    #[test]
+    fn weights_of_the_last_layer_may_be_integers() {
+        let [(exact_cut, exact), (cut, head)] =
+            ["v6-small/rec", "v6-small-int8/rec"].map(|kind| without_head(&network(kind)).unwrap());
+        assert_eq!((head.features(), head.classes()), (exact.features(), exact.classes()));
+        assert!(cut.len() < exact_cut.len() / 2);
+        // Rounded weights tell nearly all of any columns' classes.
+        let columns: Vec<f32> = (0..120 * 40).map(|at| ((at * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        let [wanted, found] = [exact, head].map(|head| head.best_classes(&columns));
+        let alike = |(a, b): &(&(u32, f32), &(u32, f32))| a.0 == b.0 && (a.1 - b.1).abs() < 0.1;
+        let alike = wanted.iter().zip(&found).filter(alike).count();
+        assert!(alike >= 36, "{alike}");
+    }
+
+    /// A last layer of 2 features and 3 classes, and nothing else.
+    fn layer(weights: Vec<u8>, scales: Option<Vec<u8>>, bias: Vec<u8>, axis: u64) -> Vec<u8> {
+        let used = if scales.is_some() { "scaled" } else { "weights" };
+        let mut graph = vec![
+            new::node("MatMul", &["columns", used], "product", &[]),
+            new::node("Add", &["product", "bias"], "logits", &[]),
+            new::node("Softmax", &["logits"], "classes", &[new::integer("axis", 2)]),
+        ];
+        if scales.is_some() {
+            graph.push(new::node("DequantizeLinear", &["weights", "scales"], "scaled", &[new::integer("axis", axis)]));
+        }
+        graph.extend([Some(weights), scales, Some(bias)].into_iter().flatten());
+        new::model(&graph, "columns", "classes")
+    }
+
+    #[test]
+    fn a_last_layer_of_wrong_types_or_sizes_is_left_to_the_runtime() {
+        let zeros = |name, kind, dimensions: &[u64], bytes| new::constant(name, kind, dimensions, &vec![0; bytes]);
+        let integers = || zeros("weights", Kind::I8, &[2, 3], 6);
+        let weights = || zeros("weights", Kind::F32, &[2, 3], 24);
+        let scales = || Some(zeros("scales", Kind::F32, &[3], 12));
+        let bias = || zeros("bias", Kind::F32, &[3], 12);
+        assert!(rewritten(&layer(integers(), scales(), bias(), 1), true).is_some());
+        assert!(rewritten(&layer(weights(), None, bias(), 1), true).is_some());
+        let short = |name, bytes| zeros(name, Kind::F32, &[3], bytes);
+        for wrong in [
+            layer(integers(), scales(), bias(), 0),
+            layer(integers(), None, bias(), 1),
+            layer(weights(), scales(), bias(), 1),
+            layer(integers(), Some(short("scales", 8)), bias(), 1),
+            layer(integers(), Some(short("scales", 0)), bias(), 1),
+            layer(integers(), Some(zeros("scales", Kind::I8, &[3], 3)), bias(), 1),
+            layer(integers(), scales(), short("bias", 8), 1),
+            layer(integers(), scales(), zeros("bias", Kind::I8, &[3], 3), 1),
+            layer(zeros("weights", Kind::I8, &[2, 0], 0), Some(zeros("scales", Kind::F32, &[0], 0)), bias(), 1),
+            layer(zeros("weights", Kind::F32, &[2, 3], 20), None, bias(), 1),
+        ] {
+            assert!(rewritten(&wrong, true).is_none());
+        }
+    }
+
+    /// How many nodes of each of these kinds the network has.
+    fn kinds<const N: usize>(model: &[u8], kinds: [&str; N]) -> [usize; N] {
+        let mut counts = [0; N];
+        with_changes(model, |graph, _| {
+            counts = kinds.map(|kind| graph.nodes.values().filter(|node| node.kind == kind).count());
+        });
+        counts
+    }
+
+    #[test]
+    fn detection_has_fewer_passes_between_its_convolutions() {
+        let whole = network("v6-small/det");
+        let Rewritten { model, head } = rewritten(&whole, true).unwrap();
+        assert!(head.is_none());
+        let wanted = ["ConvTranspose", "Conv", "MaxPool", "Identity", "DepthToSpace", "Mul", "Add"];
+        let ([up, conv, pool, same, aside, mul, add], after) = (kinds(&whole, wanted), kinds(&model, wanted));
+        // 8 of 13 gates are added to what they gate, the others' products stay in blocks.
+        assert_eq!((up, same, aside), (2, 0, 0));
+        assert_eq!(after, [0, conv + 2, pool + 5, 8, 1, mul, add - 2]);
+        // A second time there is nothing left but to bring into blocks what is so already.
+        assert!(rewritten(&whole, false).is_none());
+    }
+
+    #[test]
+    fn recognisers_keep_what_is_gated_in_blocks() {
+        for kind in ["v6-small/rec", "v6-cascade/rec_first"] {
+            let whole = network(kind);
+            let [before, after] =
+                [&whole, &rewritten(&whole, true).unwrap().model].map(|model| kinds(model, ["MaxPool"])[0]);
+            assert!(after > before, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_gate_of_other_use_is_left_alone() {
+        let network = |users: &[(&str, [&str; 2])]| {
+            let mut graph = vec![
+                new::node("HardSigmoid", &["pooled"], "gate", &[]),
+                new::node("Identity", &["gate"], "copy", &[]),
+                new::node("Mul", &["map", "copy"], "product", &[]),
+            ];
+            graph.extend(users.iter().map(|(kind, inputs)| new::node(kind, inputs, &format!("of_{kind}"), &[])));
+            new::model(&graph, "map", "of_Add")
+        };
+        let changes = |users: &[(&str, [&str; 2])]| rewritten(&network(users), true).is_some();
+        assert!(changes(&[("Add", ["map", "product"])]));
+        assert!(changes(&[("Add", ["product", "map"])]));
+        assert!(changes(&[("Conv", ["product", "weights"]), ("Add", ["product", "of_Conv"])]));
+        // Another sum, a second user, one user alone, another operator.
+        assert!(!changes(&[("Add", ["other", "product"])]));
+        assert!(!changes(&[("Add", ["map", "product"]), ("Relu", ["product", "product"])]));
+        assert!(!changes(&[("Conv", ["product", "weights"]), ("Add", ["map", "of_Conv"])]));
+        assert!(!changes(&[("Sub", ["map", "product"]), ("Add", ["map", "map"])]));
+        // The activation: its gate is of the map itself.
+        let own = [new::node("HardSigmoid", &["map"], "gate", &[]), new::node("Mul", &["map", "gate"], "product", &[])];
+        let sum = new::node("Add", &["map", "product"], "sum", &[]);
+        assert!(rewritten(&new::model(&[own.concat(), sum], "map", "sum"), true).is_none());
+    }
+
+    #[test]
+    fn other_models_and_broken_ones_are_left_as_they_are() {
+        assert!(rewritten(&network("v6-small/cls"), true).is_none());
+        assert!(rewritten(b"not a model", true).is_none());
+        assert!(rewritten(&[], true).is_none());
+        for whole in ["v6-cascade/rec_first", "v6-small-int8/rec", "v6-small/det"].map(network) {
+            let graph = graph_of(&whole).unwrap();
+            let ends = (0..graph.len()).step_by(graph.len() / 50 + 1);
+            for end in ends.chain(graph.len() - 300..graph.len()) {
+                // Towards the end, where nothing that is needed is missing any more, it may be changed; it never panics.
+                let changed = rewritten(&new::model_of(&graph[..end]), true).is_some();
+                assert!(!changed || end > graph.len() / 2, "{end}");
+            }
+        }
+    }
+}
