@@ -168,7 +168,7 @@ pub(crate) struct Node<'a> {
     pub(crate) kind: &'a str,
     pub(crate) inputs: Vec<&'a str>,
     pub(crate) outputs: Vec<&'a str>,
-    attributes: Vec<&'a [u8]>,
+    pub(crate) attributes: Vec<&'a [u8]>,
 }
 
 impl<'a> Node<'a> {
@@ -385,7 +385,7 @@ pub(crate) mod new {
     use super::{Kind, attribute, graph, node, tensor, value, write, write_integer};
 
     /// A node with one output.
-    pub(crate) fn node(kind: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn node(kind: &str, inputs: &[&str], output: &str, attributes: &[&[u8]]) -> Vec<u8> {
         let mut message = Vec::new();
         for input in inputs {
             write(&mut message, node::INPUT, input.as_bytes());

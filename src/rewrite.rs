@@ -6,6 +6,7 @@
 
 use crate::head::Head;
 use crate::onnx::{Changes, Graph, Kind, Node, Tensor, new, with_changes};
+use crate::vectors;
 
 /// A network to be loaded instead of its file.
 #[derive(Debug)]
@@ -16,13 +17,14 @@ pub struct Rewritten {
     pub head: Option<Head>,
 }
 
-/// The network without its last layer and, where ONNX Runtime's own convolutions run it (`blocked`), with fewer passes between them. `None`
+/// The network without its last layer and, for convolutions that have this many channels in a block, with fewer passes between them. `None`
 /// where nothing changes, or the file is no model.
 #[must_use]
-pub fn rewritten(model: &[u8], blocked: bool) -> Option<Rewritten> {
+pub fn rewritten(model: &[u8], block: Option<usize>) -> Option<Rewritten> {
     let (model, head) = with_changes(model, |graph, changes| {
         let head = cut_head(graph, changes);
-        if blocked {
+        if let Some(block) = block {
+            split_at_pool(graph, block, changes);
             add_gated_once(graph, changes);
             keep_gated_blocked(graph, changes);
             upsample_last(graph, changes);
@@ -30,6 +32,12 @@ pub fn rewritten(model: &[u8], blocked: bool) -> Option<Rewritten> {
         head
     })?;
     Some(Rewritten { model, head })
+}
+
+/// How many channels ONNX Runtime's convolutions have in a block on this processor (`MlasNchwcGetBlockSize`).
+#[must_use]
+pub fn block() -> usize {
+    if vectors::are_wide() { 16 } else { 8 }
 }
 
 /// Cuts the last layer: `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between. The
@@ -78,6 +86,135 @@ fn take_weights(graph: &Graph, name: &str, cut: &mut Changes) -> Option<Tensor> 
     Some(weights)
 }
 
+/// Detection's beginning, `Conv(Concat(MaxPool(a), b))` with `a = Relu(Conv(pixels))`, becomes two convolutions of which the second one adds the
+/// first one's result, so that nothing is copied to stand side by side. The channels of `a` are filled up to whole blocks with zeros: else the
+/// maximum is not taken in blocks.
+fn split_at_pool(graph: &Graph, block: usize, changes: &mut Changes) {
+    for (&at, concat) in &graph.nodes {
+        if concat.kind == "Concat" && concat.integer("axis") == Some(1) {
+            // What is half done is not taken over.
+            let mut own = Changes::from([(at, Vec::new())]);
+            if split_concat(graph, concat, block, &mut own).is_some() {
+                changes.append(&mut own);
+            }
+        }
+    }
+}
+
+fn split_concat(graph: &Graph, concat: &Node, block: usize, changes: &mut Changes) -> Option<()> {
+    let ([pooled, other], [both]) = (&*concat.inputs, &*concat.outputs) else { return None };
+    let (pool_at, pool) = graph.maker(pooled).filter(|(_, node)| node.kind == "MaxPool")?;
+    let [map] = *pool.inputs else { return None };
+    let (_, relu) = graph.maker(map).filter(|(_, node)| node.kind == "Relu")?;
+    let [of_pixels] = *relu.inputs else { return None };
+    let (first_at, first) = graph.maker(of_pixels)?;
+    if ![*pooled, *both, of_pixels].iter().all(|value| graph.is_used_once(value)) {
+        return None;
+    }
+    let [pixels, ..] = *first.inputs else { return None };
+    let mut first = Convolution::take(graph, first, changes)?;
+    let channels = first.weights.dimensions[0] as usize;
+    let more = channels.next_multiple_of(block) - channels;
+    first.fill_outputs(more);
+    changes.insert(first_at, first.fields(pixels, of_pixels));
+    for (&at, user) in &graph.nodes {
+        let takes = |value| user.inputs.first() == Some(value);
+        let (true, [output]) = (takes(both) || takes(&map) && at != pool_at, &*user.outputs) else { continue };
+        let mut convolution = Convolution::take(graph, user, changes)?;
+        let fields = if takes(both) {
+            let [mut left, right] = convolution.split(channels)?;
+            left.fill_inputs(more);
+            let [a, b] = ["left", "right"].map(|side| format!("{output}/{side}"));
+            let sum = new::node("Add", &[&a, &b], output, &[]);
+            [left.fields(pooled, &a), right.fields(other, &b), sum].concat()
+        } else {
+            convolution.fill_inputs(more);
+            convolution.fields(map, output)
+        };
+        changes.insert(at, fields);
+    }
+    Some(())
+}
+
+/// A convolution with constant weights, and a bias unless another one has it.
+struct Convolution<'g, 'a> {
+    node: &'g Node<'a>,
+    weights: Tensor,
+    bias: Option<Vec<f32>>,
+}
+
+impl<'g, 'a> Convolution<'g, 'a> {
+    /// `None` for another node, and where its weights or its bias are used elsewhere too; they are cut.
+    fn take(graph: &Graph<'a>, node: &'g Node<'a>, cut: &mut Changes) -> Option<Self> {
+        let ("Conv", [_, weights, bias]) = (node.kind, &*node.inputs) else { return None };
+        let weights = graph.take_constant(weights, Kind::F32, cut)?;
+        let bias = graph.take_constant(bias, Kind::F32, cut)?.values;
+        let fits = weights.dimensions.len() == 4 && weights.dimensions[0] == bias.len() as u64;
+        let is_dense = node.integer("group").is_none_or(|groups| groups == 1);
+        (fits && is_dense).then_some(Self { node, weights, bias: Some(bias) })
+    }
+
+    /// Numbers of an output channel for each input channel.
+    fn kernel(&self) -> usize {
+        (self.weights.dimensions[2] * self.weights.dimensions[3]) as usize
+    }
+
+    /// The same over the first channels and over the others, which has the bias.
+    fn split(self, channels: usize) -> Option<[Self; 2]> {
+        let inputs = self.weights.dimensions[1].checked_sub(channels as u64).filter(|&rest| rest > 0)? as usize;
+        let (kernel, node) = (self.kernel(), self.node);
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for output in self.weights.values.chunks_exact((channels + inputs) * kernel) {
+            let (first, others) = output.split_at(channels * kernel);
+            left.extend_from_slice(first);
+            right.extend_from_slice(others);
+        }
+        let part = |channels: usize, values, bias| {
+            let mut dimensions = self.weights.dimensions.clone();
+            dimensions[1] = channels as u64;
+            Self { node, weights: Tensor { dimensions, values }, bias }
+        };
+        Some([part(channels, left, None), part(inputs, right, self.bias)])
+    }
+
+    /// Takes more channels, which count nothing.
+    fn fill_inputs(&mut self, more: usize) {
+        let row = self.weights.dimensions[1] as usize * self.kernel();
+        let zeros = vec![0.0; more * self.kernel()];
+        let rows = self.weights.values.chunks_exact(row.max(1));
+        self.weights.values = rows.flat_map(|row| [row, &zeros]).flatten().copied().collect();
+        self.weights.dimensions[1] += more as u64;
+    }
+
+    /// Gives more channels, of zeros.
+    fn fill_outputs(&mut self, more: usize) {
+        let row = self.weights.dimensions[1] as usize * self.kernel();
+        self.weights.values.resize(self.weights.values.len() + more * row, 0.0);
+        self.weights.dimensions[0] += more as u64;
+        if let Some(bias) = &mut self.bias {
+            bias.resize(bias.len() + more, 0.0);
+        }
+    }
+
+    /// Its node and constants, from the value `input` to `output`.
+    fn fields(&self, input: &str, output: &str) -> Vec<u8> {
+        let (weights, bias) = (format!("{output}/weights"), format!("{output}/bias"));
+        let mut fields = f32_constant(&weights, &self.weights.dimensions, &self.weights.values);
+        let mut inputs = vec![input, &weights];
+        if let Some(values) = &self.bias {
+            fields.extend(f32_constant(&bias, &[values.len() as u64], values));
+            inputs.push(&bias);
+        }
+        fields.extend(new::node("Conv", &inputs, output, &self.node.attributes));
+        fields
+    }
+}
+
+fn f32_constant(name: &str, shape: &[u64], values: &[f32]) -> Vec<u8> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    new::constant(name, Kind::F32, shape, &bytes)
+}
+
 /// A product of a map with a gate, a number for each channel: `(map, gate)`.
 fn gated<'a>(graph: &Graph<'a>, product: &Node<'a>) -> Option<(&'a str, &'a str)> {
     let [a, b] = *product.inputs else { return None };
@@ -110,7 +247,7 @@ fn add_gated_once(graph: &Graph, changes: &mut Changes) {
         let Some((sum_at, _)) = graph.maker(total) else { continue };
         let (one, more) = (format!("{output}/one"), format!("{output}/more"));
         let parts = [
-            new::constant(&one, Kind::F32, &[1], &1f32.to_le_bytes()),
+            f32_constant(&one, &[1], &[1.0]),
             new::node("Add", &[gate, &one], &more, &[]),
             new::node("Mul", &[map, &more], output, &[]),
         ];
@@ -128,10 +265,11 @@ fn keep_gated_blocked(graph: &Graph, changes: &mut Changes) {
         let is_used_by = |kind| graph.users(output).any(|user| user.kind == kind);
         if is_used_by("Conv") && is_used_by("Add") {
             let ordered = format!("{output}/ordered");
-            let sides = [("kernel_shape", [1, 1]), ("strides", [1, 1])];
-            let attributes = sides.map(|(name, sides)| new::integers(name, &sides));
-            let parts =
-                [new::node("Mul", &[map, gate], &ordered, &[]), new::node("MaxPool", &[&ordered], output, &attributes)];
+            let [kernel, strides] = ["kernel_shape", "strides"].map(|name| new::integers(name, &[1, 1]));
+            let parts = [
+                new::node("Mul", &[map, gate], &ordered, &[]),
+                new::node("MaxPool", &[&ordered], output, &[&kernel, &strides]),
+            ];
             changes.insert(at, parts.concat());
         }
     }
@@ -166,21 +304,19 @@ fn upsample_last(graph: &Graph, changes: &mut Changes) -> Option<()> {
     let name = |part: &str| format!("{probabilities}/{part}");
     let [w, b, last_w, last_b] = ["weights", "bias", "last_weights", "last_bias"].map(name);
     let [a, c, d, e] = ["quarters", "positive", "pixels", "side_by_side"].map(name);
-    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-    let constant = |name: &str, shape: &[usize], values: &[f32]| {
-        let shape: Vec<u64> = shape.iter().map(|&side| side as u64).collect();
-        new::constant(name, Kind::F32, &shape, &bytes(values))
-    };
+    let constant =
+        |name: &str, shape: [usize; 4], values: &[f32]| f32_constant(name, &shape.map(|side| side as u64), values);
+    let biases = |name: &str, values: &[f32]| f32_constant(name, &[values.len() as u64], values);
     let parts = [
-        constant(&w, &[quarters, channels, 1, 1], &weights),
-        constant(&b, &[quarters], &first.bias.repeat(4)),
-        constant(&last_w, &[pixels, quarters, 1, 1], &last_weights),
-        constant(&last_b, &[pixels], &second.bias.repeat(pixels)),
+        constant(&w, [quarters, channels, 1, 1], &weights),
+        biases(&b, &first.bias.repeat(4)),
+        constant(&last_w, [pixels, quarters, 1, 1], &last_weights),
+        biases(&last_b, &second.bias.repeat(pixels)),
         new::node("Conv", &[map, &w, &b], &a, &[]),
         new::node("Relu", &[&a], &c, &[]),
         new::node("Conv", &[&c, &last_w, &last_b], &d, &[]),
         new::node("Sigmoid", &[&d], &e, &[]),
-        new::node("DepthToSpace", &[&e], probabilities, &[new::integer("blocksize", 4)]),
+        new::node("DepthToSpace", &[&e], probabilities, &[&new::integer("blocksize", 4)]),
     ];
     let (last, _) = graph.maker(probabilities)?;
     cut.insert(last, parts.concat());
@@ -234,7 +370,7 @@ mod tests {
     }
 
     fn without_head(model: &[u8]) -> Option<(Vec<u8>, Head)> {
-        let Rewritten { model, head } = rewritten(model, false)?;
+        let Rewritten { model, head } = rewritten(model, None)?;
         Some((model, head.unwrap()))
     }
 
@@ -271,10 +407,10 @@ mod tests {
         let mut graph = vec![
             new::node("MatMul", &["columns", used], "product", &[]),
             new::node("Add", &["product", "bias"], "logits", &[]),
-            new::node("Softmax", &["logits"], "classes", &[new::integer("axis", 2)]),
+            new::node("Softmax", &["logits"], "classes", &[&new::integer("axis", 2)]),
         ];
         if scales.is_some() {
-            graph.push(new::node("DequantizeLinear", &["weights", "scales"], "scaled", &[new::integer("axis", axis)]));
+            graph.push(new::node("DequantizeLinear", &["weights", "scales"], "scaled", &[&new::integer("axis", axis)]));
         }
         graph.extend([Some(weights), scales, Some(bias)].into_iter().flatten());
         new::model(&graph, "columns", "classes")
@@ -287,8 +423,8 @@ mod tests {
         let weights = || zeros("weights", Kind::F32, &[2, 3], 24);
         let scales = || Some(zeros("scales", Kind::F32, &[3], 12));
         let bias = || zeros("bias", Kind::F32, &[3], 12);
-        assert!(rewritten(&layer(integers(), scales(), bias(), 1), true).is_some());
-        assert!(rewritten(&layer(weights(), None, bias(), 1), true).is_some());
+        assert!(rewritten(&layer(integers(), scales(), bias(), 1), Some(16)).is_some());
+        assert!(rewritten(&layer(weights(), None, bias(), 1), Some(16)).is_some());
         let short = |name, bytes| zeros(name, Kind::F32, &[3], bytes);
         for wrong in [
             layer(integers(), scales(), bias(), 0),
@@ -302,7 +438,7 @@ mod tests {
             layer(zeros("weights", Kind::I8, &[2, 0], 0), Some(zeros("scales", Kind::F32, &[0], 0)), bias(), 1),
             layer(zeros("weights", Kind::F32, &[2, 3], 20), None, bias(), 1),
         ] {
-            assert!(rewritten(&wrong, true).is_none());
+            assert!(rewritten(&wrong, Some(16)).is_none());
         }
     }
 
@@ -318,15 +454,20 @@ mod tests {
     #[test]
     fn detection_has_fewer_passes_between_its_convolutions() {
         let whole = network("v6-small/det");
-        let Rewritten { model, head } = rewritten(&whole, true).unwrap();
-        assert!(head.is_none());
-        let wanted = ["ConvTranspose", "Conv", "MaxPool", "Identity", "DepthToSpace", "Mul", "Add"];
-        let ([up, conv, pool, same, aside, mul, add], after) = (kinds(&whole, wanted), kinds(&model, wanted));
-        // 8 of 13 gates are added to what they gate, the others' products stay in blocks.
+        let wanted = ["ConvTranspose", "Conv", "MaxPool", "Identity", "DepthToSpace", "Mul", "Add", "Concat"];
+        let [up, conv, pool, same, aside, mul, add, concat] = kinds(&whole, wanted);
         assert_eq!((up, same, aside), (2, 0, 0));
-        assert_eq!(after, [0, conv + 2, pool + 5, 8, 1, mul, add - 2]);
-        // A second time there is nothing left but to bring into blocks what is so already.
-        assert!(rewritten(&whole, false).is_none());
+        let [of_8, of_16] = [8, 16].map(|block| rewritten(&whole, Some(block)).unwrap());
+        for Rewritten { model, head } in [&of_8, &of_16] {
+            assert!(head.is_none());
+            // 8 of 13 gates are added to what they gate, the others' products stay in blocks; one convolution becomes two.
+            assert_eq!(kinds(model, wanted), [0, conv + 3, pool + 5, 8, 1, mul, add - 1, concat - 1]);
+        }
+        // 8 channels more fill blocks of 16: made of 27 numbers and a bias each, taken by 12 channels (2 x 2) and by 24 (3 x 3).
+        let filling = 4 * 8 * (27 + 1 + 12 * 4 + 24 * 9);
+        let more = of_16.model.len() - of_8.model.len();
+        assert!((filling..filling + 20).contains(&more), "{more}");
+        assert!(rewritten(&whole, None).is_none());
     }
 
     #[test]
@@ -334,7 +475,7 @@ mod tests {
         for kind in ["v6-small/rec", "v6-cascade/rec_first"] {
             let whole = network(kind);
             let [before, after] =
-                [&whole, &rewritten(&whole, true).unwrap().model].map(|model| kinds(model, ["MaxPool"])[0]);
+                [&whole, &rewritten(&whole, Some(16)).unwrap().model].map(|model| kinds(model, ["MaxPool"])[0]);
             assert!(after > before, "{kind}");
         }
     }
@@ -350,7 +491,7 @@ mod tests {
             graph.extend(users.iter().map(|(kind, inputs)| new::node(kind, inputs, &format!("of_{kind}"), &[])));
             new::model(&graph, "map", "of_Add")
         };
-        let changes = |users: &[(&str, [&str; 2])]| rewritten(&network(users), true).is_some();
+        let changes = |users: &[(&str, [&str; 2])]| rewritten(&network(users), Some(16)).is_some();
         assert!(changes(&[("Add", ["map", "product"])]));
         assert!(changes(&[("Add", ["product", "map"])]));
         assert!(changes(&[("Conv", ["product", "weights"]), ("Add", ["product", "of_Conv"])]));
@@ -362,20 +503,20 @@ mod tests {
         // The activation: its gate is of the map itself.
         let own = [new::node("HardSigmoid", &["map"], "gate", &[]), new::node("Mul", &["map", "gate"], "product", &[])];
         let sum = new::node("Add", &["map", "product"], "sum", &[]);
-        assert!(rewritten(&new::model(&[own.concat(), sum], "map", "sum"), true).is_none());
+        assert!(rewritten(&new::model(&[own.concat(), sum], "map", "sum"), Some(16)).is_none());
     }
 
     #[test]
     fn other_models_and_broken_ones_are_left_as_they_are() {
-        assert!(rewritten(&network("v6-small/cls"), true).is_none());
-        assert!(rewritten(b"not a model", true).is_none());
-        assert!(rewritten(&[], true).is_none());
+        assert!(rewritten(&network("v6-small/cls"), Some(16)).is_none());
+        assert!(rewritten(b"not a model", Some(16)).is_none());
+        assert!(rewritten(&[], Some(16)).is_none());
         for whole in ["v6-cascade/rec_first", "v6-small-int8/rec", "v6-small/det"].map(network) {
             let graph = graph_of(&whole).unwrap();
             let ends = (0..graph.len()).step_by(graph.len() / 50 + 1);
             for end in ends.chain(graph.len() - 300..graph.len()) {
                 // Towards the end, where nothing that is needed is missing any more, it may be changed; it never panics.
-                let changed = rewritten(&new::model_of(&graph[..end]), true).is_some();
+                let changed = rewritten(&new::model_of(&graph[..end]), Some(16)).is_some();
                 assert!(!changed || end > graph.len() / 2, "{end}");
             }
         }

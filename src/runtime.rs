@@ -619,8 +619,9 @@ fn build(
         with.and_then(with_profile).map_err(|e| unusable(e.to_string()))
     };
     // A file that cannot be read is the runtime's to complain about.
+    let blocks = target.precision == Precision::F32;
     let rewritten = (device == Device::Cpu)
-        .then(|| rewrite::rewritten(&std::fs::read(path).ok()?, target.precision == Precision::F32))
+        .then(|| rewrite::rewritten(&std::fs::read(path).ok()?, blocks.then(rewrite::block)))
         .flatten();
     if let Some(Rewritten { model, head }) = rewritten {
         if let Ok(session) = builder()?.commit_from_memory(&model)
