@@ -1,7 +1,7 @@
 //! ONNX files: reading a graph, and writing it with changes.
 //!
-//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] needs is understood here; all else is copied as it
-//! is, so nothing of a foreign model can get lost.
+//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] needs is understood here; what is not changed
+//! is copied as it is, so nothing of a foreign model can get lost.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,7 +50,9 @@ mod attribute {
     pub(super) const NAME: u64 = 1;
     pub(super) const INTEGER: u64 = 3;
     pub(super) const TENSOR: u64 = 5;
+    pub(super) const GRAPH: u64 = 6;
     pub(super) const INTEGERS: u64 = 8;
+    pub(super) const GRAPHS: u64 = 11;
     pub(super) const TYPE: u64 = 20;
     pub(super) const IS_INTEGER: u64 = 2;
     pub(super) const IS_INTEGERS: u64 = 7;
@@ -180,7 +182,14 @@ impl<'a> Node<'a> {
                 node::OUTPUT => node.outputs.push(field.text()?),
                 node::KIND => node.kind = field.text()?,
                 node::DOMAIN => is_standard = matches!(field.text()?, "" | "ai.onnx"),
-                node::ATTRIBUTE => node.attributes.push(field.bytes?),
+                node::ATTRIBUTE => {
+                    let parts = fields(field.bytes?)?;
+                    if parts.iter().any(|part| matches!(part.number, attribute::GRAPH | attribute::GRAPHS)) {
+                        // A graph within the graph takes values without naming them as inputs.
+                        return None;
+                    }
+                    node.attributes.push(field.bytes?);
+                }
                 _ => {}
             }
         }
@@ -220,6 +229,8 @@ pub(crate) struct Graph<'a> {
     uses: HashMap<&'a str, usize>,
     /// What `Identity` copies, by the names of the copies: the first one, not a copy itself.
     copied: HashMap<&'a str, &'a str>,
+    /// Places of the nodes that take a value or a copy of it, `Identity` left out, by the value's name.
+    users: HashMap<&'a str, Vec<usize>>,
     pub(crate) output: &'a str,
     pub(crate) output_place: usize,
 }
@@ -267,7 +278,15 @@ impl<'a> Graph<'a> {
         let output = output.iter().find(|field| field.number == value::NAME)?.text()?;
         *uses.entry(output).or_default() += 1;
         let output_place = *output_place;
-        Some(Self { parts, nodes, initializers, makers, uses, copied, output, output_place })
+        let users = HashMap::new();
+        let mut graph = Self { parts, nodes, initializers, makers, uses, copied, users, output, output_place };
+        for (&at, node) in graph.nodes.iter().filter(|(_, node)| node.kind != "Identity") {
+            for input in &node.inputs {
+                let source = graph.copied.get(input).copied().unwrap_or(*input);
+                graph.users.entry(source).or_default().push(at);
+            }
+        }
+        Some(graph)
     }
 
     /// The graph's message.
@@ -284,11 +303,10 @@ impl<'a> Graph<'a> {
         self.copied.get(name).copied().unwrap_or(name)
     }
 
-    /// The nodes that take the value or a copy of it, `Identity` left out.
-    pub(crate) fn users(&self, name: &'a str) -> impl Iterator<Item = &Node<'a>> {
-        let source = self.source(name);
-        let takes = move |node: &&Node| node.inputs.iter().any(|input| self.source(input) == source);
-        self.nodes.values().filter(|node| node.kind != "Identity").filter(takes)
+    /// The places and the nodes that take the value or a copy of it, `Identity` left out; one that takes it twice is told twice.
+    pub(crate) fn users(&self, name: &'a str) -> impl Iterator<Item = (usize, &Node<'a>)> {
+        let places = self.users.get(self.source(name)).into_iter().flatten();
+        places.map(|&at| (at, &self.nodes[&at]))
     }
 
     /// The place and the node that makes the value `name`, and nothing else.

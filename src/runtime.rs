@@ -619,7 +619,8 @@ fn build(
         with.and_then(with_profile).map_err(|e| unusable(e.to_string()))
     };
     // A file that cannot be read is the runtime's to complain about.
-    let blocks = target.precision == Precision::F32;
+    // Elsewhere ONNX Runtime's convolutions have no blocks, or it has not been measured.
+    let blocks = target.precision == Precision::F32 && cfg!(target_arch = "x86_64");
     let rewritten = (device == Device::Cpu)
         .then(|| rewrite::rewritten(&std::fs::read(path).ok()?, blocks.then(rewrite::block)))
         .flatten();
@@ -632,7 +633,7 @@ fn build(
         }
         target.mark_end();
     }
-    // Files can hold what rewriting does not see: parts beside the file, or within other graphs.
+    // What nothing was changed in, and what ONNX Runtime refuses.
     let made = builder()?.commit_from_file(path);
     let session = made.map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.

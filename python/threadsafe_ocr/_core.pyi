@@ -24,6 +24,7 @@ __all__ = [
     "model_cache",
     "networks",
     "next_news",
+    "rewritten",
     "shut_down",
     "this_is_the_main_thread",
     "unload",
@@ -70,6 +71,9 @@ def cores() -> int:
 
 def line_widths() -> list[int]:
     """The widths of a GPU's runs of recognition, pixels."""
+
+def rewritten(model: bytes, block: int) -> bytes | None:
+    """A network's file as a CPU runs it whose convolutions have `block` channels in a block; None where nothing changes."""
 
 def networks(models: Any, model_folder: str) -> list[tuple[Path, str]]:
     """The files of a set's networks, each with what it is: "det", "rec" or "cls"."""

@@ -11,11 +11,19 @@ mod pixels;
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// The folder of downloaded model sets; None where there is no home.
 #[pyfunction]
 fn model_cache() -> Option<PathBuf> {
     crate::models::cache_folder()
+}
+
+/// A network's file as a CPU runs it whose convolutions have `block` channels in a block; None where nothing changes. To be looked at: what ONNX
+/// Runtime refuses is run as it is in the file.
+#[pyfunction]
+fn rewritten<'py>(py: Python<'py>, model: &[u8], block: usize) -> Option<Bound<'py, PyBytes>> {
+    crate::rewrite::rewritten(model, Some(block)).map(|rewritten| PyBytes::new(py, &rewritten.model))
 }
 
 /// Native core of `threadsafe_ocr`.
@@ -26,9 +34,9 @@ mod core {
     #[pymodule_export]
     use super::exit::{after_fork, before_fork, shut_down, this_is_the_main_thread};
     #[pymodule_export]
-    use super::model_cache;
-    #[pymodule_export]
     use super::pixels::{crops, decode};
+    #[pymodule_export]
+    use super::{model_cache, rewritten};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import LINES, PAGES
-from threadsafe_ocr import ConfigError, ModelLoadError, ModelNotFoundError, ThreadSafeOCR, model_sets
+from threadsafe_ocr import ConfigError, ModelLoadError, ModelNotFoundError, ThreadSafeOCR, _core, model_sets
 
 TEXT = r"\mynumber = \mydimen"
 BUNDLED = model_sets.folder()
@@ -221,6 +221,28 @@ def test_a_recogniser_reads_the_same_whether_or_not_its_last_layer_can_be_taken_
         read, wanted = own.recognize(line), ThreadSafeOCR().recognize(line)
         assert read.text == wanted.text != ""
         assert read.score == pytest.approx(wanted.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("block", [8, 16])
+@pytest.mark.parametrize("network", ["v6-small/det", "v6-small/rec", "v6-cascade/rec_first", "v6-small-int8/rec"])
+def test_networks_as_they_are_loaded_compute_what_their_files_do(network: str, block: int) -> None:
+    import onnx
+    import onnxruntime
+
+    file = BUNDLED / network / "inference.onnx"
+    loaded = onnxruntime.InferenceSession(_core.rewritten(file.read_bytes(), block), providers=["CPUExecutionProvider"])
+    (output,) = (value.name for value in loaded.get_outputs())
+    published = onnx.load(file)
+    if output not in [value.name for value in published.graph.output]:
+        # A recogniser ends before its last layer.
+        published.graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
+    as_published = onnxruntime.InferenceSession(published.SerializeToString(), providers=["CPUExecutionProvider"])
+    shape = (2, 3, 96, 160) if "det" in network else (2, 3, 48, 328)
+    pixels = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    (wanted,), (found,) = (session.run([output], {session.get_inputs()[0].name: pixels}) for session in (as_published, loaded))
+    # Integers are rounded: what is nearly between two of them may fall to either side.
+    allowed = 0.05 if "int8" in network else 1e-5
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=allowed * np.abs(wanted).max())
 
 
 def test_boxes_are_those_of_the_network_as_it_was_published(tmp_path: Path) -> None:
