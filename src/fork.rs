@@ -4,6 +4,7 @@
 //! never touches the sessions of its parent (see `process`), and builds its own on the inherited environment.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ struct State {
 
 static STATE: Mutex<State> = Mutex::new(State { inside: 0, closed: false });
 static CHANGED: Condvar = Condvar::new();
+static ENDED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// The forking thread holds the lock across the fork, so that the child does not inherit it held by a thread that is not there.
@@ -46,10 +48,18 @@ impl Drop for Inside {
     }
 }
 
-/// Waits until nobody is inside, at most `patience`. At exit: ONNX Runtime's statics must not go while a session is made.
-pub(crate) fn wait_until_outside(patience: Duration) {
-    let waited = CHANGED.wait_timeout_while(lock(), patience, |state| state.inside > 0);
+/// At exit, once and for all: no more sessions are to be made, and the one that is being made is waited for, at most `patience`. The statics of
+/// ONNX Runtime and of OpenVINO must not go meanwhile.
+pub(crate) fn end(patience: Duration) {
+    let state = lock();
+    ENDED.store(true, Ordering::SeqCst);
+    let waited = CHANGED.wait_timeout_while(state, patience, |state| state.inside > 0);
     drop(waited.unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Whether [`end`] was called; asked by who is inside.
+pub(crate) fn has_ended() -> bool {
+    ENDED.load(Ordering::SeqCst)
 }
 
 /// Before `fork`: closes the gate and waits until nobody is inside. Blocks; the caller must not hold the GIL.

@@ -378,8 +378,8 @@ pub fn end() {
     if let Some(process) = own() {
         process.stop();
     }
-    // Another thread may be loading the first models.
-    fork::wait_until_outside(Duration::from_secs(1));
+    // Another thread may be loading the first models; OpenVINO takes seconds for one.
+    fork::end(Duration::from_secs(10));
 }
 
 /// Whether [`end`] was called.

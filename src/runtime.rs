@@ -296,7 +296,8 @@ impl Drop for Session {
         let _inside = fork::enter();
         let session = self.inner.take();
         self.target.mark_end();
-        if is_lost(self.target.device) {
+        // At exit the libraries' statics may be gone by now.
+        if is_lost(self.target.device) || fork::has_ended() {
             std::mem::forget(session);
         }
     }
@@ -306,13 +307,16 @@ impl Session {
     /// Loads the model file `path`. `alone`: for runs that may use all cores.
     ///
     /// # Errors
-    /// [`Error::ModelLoad`] naming the file, [`Error::Unavailable`] when the device cannot be used.
+    /// [`Error::ModelLoad`] naming the file, [`Error::Unavailable`] when the device cannot be used, [`Error::Closed`] at the process's end.
     pub fn load(path: &Path, target: &Target, alone: bool) -> Result<Self> {
         let device = target.device;
         if is_lost(device) {
             return Err(lost(device, "it failed earlier"));
         }
         let _inside = fork::enter();
+        if fork::has_ended() {
+            return Err(Error::Closed);
+        }
         if target.precision == Precision::Bf16
             && ![0, std::process::id()].contains(&OPENVINO_LEFT.load(Ordering::Relaxed))
         {
