@@ -296,8 +296,7 @@ impl Drop for Session {
         let _inside = fork::enter();
         let session = self.inner.take();
         self.target.mark_end();
-        // At exit the libraries' statics may be gone by now.
-        if is_lost(self.target.device) || fork::has_ended() {
+        if is_lost(self.target.device) {
             std::mem::forget(session);
         }
     }
