@@ -1,4 +1,4 @@
-//! What must hold when the process forks: no thread is inside ONNX Runtime's environment or session creation, or a session's drop.
+//! What must hold when the process forks, or ends: no thread is inside ONNX Runtime's environment or session creation, or a session's drop.
 //!
 //! Those take locks of the runtime and of the allocator's statics that a child would inherit locked for ever. Runs are harmless: the child
 //! never touches the sessions of its parent (see `process`), and builds its own on the inherited environment.
@@ -16,6 +16,7 @@ struct State {
 
 static STATE: Mutex<State> = Mutex::new(State { inside: 0, closed: false });
 static CHANGED: Condvar = Condvar::new();
+/// Set by the exit hook: from then on nothing is started.
 static ENDED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
@@ -48,18 +49,20 @@ impl Drop for Inside {
     }
 }
 
-/// At exit, once and for all: no more sessions are to be made, and the one that is being made is waited for, at most `patience`. The statics of
-/// ONNX Runtime and of OpenVINO must not go meanwhile.
-pub(crate) fn end(patience: Duration) {
-    let state = lock();
+/// At exit, once and for all: no session is begun any more.
+pub(crate) fn end() {
     ENDED.store(true, Ordering::SeqCst);
-    let waited = CHANGED.wait_timeout_while(state, patience, |state| state.inside > 0);
-    drop(waited.unwrap_or_else(PoisonError::into_inner));
 }
 
-/// Whether [`end`] was called; asked by who is inside.
+/// Whether [`end`] was called. Who asks inside is seen by [`wait_until_outside`], or sees this.
 pub(crate) fn has_ended() -> bool {
     ENDED.load(Ordering::SeqCst)
+}
+
+/// Waits until nobody is inside, at most `patience`. At exit: the statics of ONNX Runtime and of OpenVINO must not go while a session is made.
+pub(crate) fn wait_until_outside(patience: Duration) {
+    let waited = CHANGED.wait_timeout_while(lock(), patience, |state| state.inside > 0);
+    drop(waited.unwrap_or_else(PoisonError::into_inner));
 }
 
 /// Before `fork`: closes the gate and waits until nobody is inside. Blocks; the caller must not hold the GIL.

@@ -238,7 +238,8 @@ pub(crate) struct Graph<'a> {
 impl<'a> Graph<'a> {
     fn read(message: &'a [u8]) -> Option<Self> {
         let (mut nodes, mut initializers, mut outputs) = (BTreeMap::new(), HashMap::new(), Vec::new());
-        let (mut makers, mut uses, mut copied) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (mut makers, mut uses) = (HashMap::new(), HashMap::new());
+        let (mut copied, mut users) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
         let parts = fields(message)?;
         for (at, part) in parts.iter().enumerate() {
             match part.number {
@@ -246,10 +247,13 @@ impl<'a> Graph<'a> {
                     let node = Node::read(part.bytes?)?;
                     makers.extend(node.outputs.iter().map(|&output| (output, at)));
                     node.inputs.iter().for_each(|&input| *uses.entry(input).or_default() += 1);
+                    // Nodes are in the order in which they run.
                     if let ("Identity", [input], [output]) = (node.kind, &*node.inputs, &*node.outputs) {
-                        // Nodes are in the order in which they run.
-                        let first = copied.get(input).copied().unwrap_or(*input);
-                        copied.insert(*output, first);
+                        copied.insert(*output, source(&copied, input));
+                    } else {
+                        for input in &node.inputs {
+                            users.entry(source(&copied, input)).or_default().push(at);
+                        }
                     }
                     nodes.insert(at, node);
                 }
@@ -278,15 +282,7 @@ impl<'a> Graph<'a> {
         let output = output.iter().find(|field| field.number == value::NAME)?.text()?;
         *uses.entry(output).or_default() += 1;
         let output_place = *output_place;
-        let users = HashMap::new();
-        let mut graph = Self { parts, nodes, initializers, makers, uses, copied, users, output, output_place };
-        for (&at, node) in graph.nodes.iter().filter(|(_, node)| node.kind != "Identity") {
-            for input in &node.inputs {
-                let source = graph.copied.get(input).copied().unwrap_or(*input);
-                graph.users.entry(source).or_default().push(at);
-            }
-        }
-        Some(graph)
+        Some(Self { parts, nodes, initializers, makers, uses, copied, users, output, output_place })
     }
 
     /// The graph's message.
@@ -300,7 +296,7 @@ impl<'a> Graph<'a> {
 
     /// The value of which `name` is a copy, or itself.
     pub(crate) fn source(&self, name: &'a str) -> &'a str {
-        self.copied.get(name).copied().unwrap_or(name)
+        source(&self.copied, name)
     }
 
     /// The places and the nodes that take the value or a copy of it, `Identity` left out; one that takes it twice is told twice.
@@ -352,6 +348,10 @@ impl<'a> Graph<'a> {
         cut.insert(at, Vec::new());
         Tensor::read(tensor, kind)
     }
+}
+
+fn source<'a>(copied: &HashMap<&'a str, &'a str>, name: &'a str) -> &'a str {
+    copied.get(name).copied().unwrap_or(name)
 }
 
 /// Types of numbers, as the file has them.
@@ -418,21 +418,21 @@ pub(crate) mod new {
 
     /// A node's attribute.
     pub(crate) fn integer(name: &str, value: u64) -> Vec<u8> {
-        let mut message = Vec::new();
-        write(&mut message, attribute::NAME, name.as_bytes());
-        write_integer(&mut message, attribute::INTEGER, value);
-        write_integer(&mut message, attribute::TYPE, attribute::IS_INTEGER);
-        message
+        attribute_of(name, attribute::IS_INTEGER, attribute::INTEGER, &[value])
     }
 
     /// A node's attribute.
     pub(crate) fn integers(name: &str, values: &[u64]) -> Vec<u8> {
+        attribute_of(name, attribute::IS_INTEGERS, attribute::INTEGERS, values)
+    }
+
+    fn attribute_of(name: &str, kind: u64, number: u64, values: &[u64]) -> Vec<u8> {
         let mut message = Vec::new();
         write(&mut message, attribute::NAME, name.as_bytes());
         for &value in values {
-            write_integer(&mut message, attribute::INTEGERS, value);
+            write_integer(&mut message, number, value);
         }
-        write_integer(&mut message, attribute::TYPE, attribute::IS_INTEGERS);
+        write_integer(&mut message, attribute::TYPE, kind);
         message
     }
 

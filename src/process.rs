@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use arc_swap::ArcSwapOption;
 use crate::config::DeviceConfig;
 use crate::error::{Error, Result};
 use crate::fork;
+pub(crate) use crate::fork::has_ended;
 use crate::line;
 use crate::models::{ModelSet, Recogniser, dictionary};
 use crate::orientation;
@@ -27,8 +28,6 @@ use crate::schedule::worker::Pool;
 use crate::shapes;
 
 static PROCESS: ArcSwapOption<Process> = ArcSwapOption::const_empty();
-/// Set by the exit hook: from then on nothing is started.
-static ENDED: AtomicBool = AtomicBool::new(false);
 
 /// See the module.
 pub struct Process {
@@ -374,17 +373,12 @@ fn try_detection(det: &Net, set: &ModelSet) -> Result<()> {
 
 /// Ends everything: intake stops, runs are terminated, threads are joined. For the interpreter's exit hook; idempotent.
 pub fn end() {
-    ENDED.store(true, Ordering::SeqCst);
+    fork::end();
     if let Some(process) = own() {
         process.stop();
     }
     // Another thread may be loading the first models; OpenVINO takes seconds for one.
-    fork::end(Duration::from_secs(10));
-}
-
-/// Whether [`end`] was called.
-pub(crate) fn has_ended() -> bool {
-    ENDED.load(Ordering::SeqCst)
+    fork::wait_until_outside(Duration::from_secs(10));
 }
 
 /// Unloads every model and ends the workers; the next engine starts anew.

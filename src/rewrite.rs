@@ -6,7 +6,6 @@
 
 use crate::head::Head;
 use crate::onnx::{Changes, Graph, Kind, Node, Tensor, new, with_changes};
-use crate::vectors;
 
 /// A network to be loaded instead of its file.
 #[derive(Debug)]
@@ -22,44 +21,62 @@ pub struct Rewritten {
 #[must_use]
 pub fn rewritten(model: &[u8], block: Option<usize>) -> Option<Rewritten> {
     let (model, head) = with_changes(model, |graph, changes| {
-        let head = cut_head(graph, changes);
+        let head = whole(changes, |own| cut_head(graph, own));
         if let Some(block) = block {
-            split_at_pool(graph, block, changes);
-            add_gated_once(graph, changes);
-            keep_gated_blocked(graph, changes);
-            upsample_last(graph, changes);
+            for (&at, node) in &graph.nodes {
+                match node.kind {
+                    "Concat" => whole(changes, |own| split_at_pool(graph, at, node, block, own)),
+                    "Add" => whole(changes, |own| add_gated_once(graph, at, node, own)),
+                    "Mul" => whole(changes, |own| keep_gated_blocked(graph, at, node, own)),
+                    _ => None,
+                };
+            }
+            whole(changes, |own| upsample_last(graph, own));
         }
         head
     })?;
     Some(Rewritten { model, head })
 }
 
-/// How many channels ONNX Runtime's convolutions have in a block on this processor (`MlasNchwcGetBlockSize`).
+/// How many channels ONNX Runtime's convolutions have in a block on this processor (`MlasNchwcGetBlockSize`); `None` elsewhere than on x86-64,
+/// where they have no blocks, or it has not been measured.
 #[must_use]
-pub fn block() -> usize {
-    if vectors::are_wide() { 16 } else { 8 }
+pub fn block() -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    return Some(if std::arch::is_x86_feature_detected!("avx512f") { 16 } else { 8 });
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
+/// What `change` does, unless it gives up half-way, or a field has become something else already.
+fn whole<T>(changes: &mut Changes, change: impl FnOnce(&mut Changes) -> Option<T>) -> Option<T> {
+    let mut own = Changes::new();
+    let given = change(&mut own)?;
+    if own.keys().any(|at| changes.contains_key(at)) {
+        return None;
+    }
+    changes.append(&mut own);
+    Some(given)
 }
 
 /// Cuts the last layer: `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between. The
 /// weights may be `DequantizeLinear(integers, scales)`, a scale for each class.
-fn cut_head(graph: &Graph, changes: &mut Changes) -> Option<Head> {
-    let mut cut = Changes::new();
-    let softmax = graph.take_last(graph.output, "Softmax", &mut cut)?;
+fn cut_head(graph: &Graph, cut: &mut Changes) -> Option<Head> {
+    let softmax = graph.take_last(graph.output, "Softmax", cut)?;
     let axis = softmax.integer("axis")?;
     let [logits] = *softmax.inputs else { return None };
-    let add = graph.take_last(logits, "Add", &mut cut)?;
+    let add = graph.take_last(logits, "Add", cut)?;
     let [product, bias] = *add.inputs else { return None };
-    let matmul = graph.take_last(product, "MatMul", &mut cut)?;
+    let matmul = graph.take_last(product, "MatMul", cut)?;
     let [columns, weights] = *matmul.inputs else { return None };
-    let bias = graph.take_constant(bias, Kind::F32, &mut cut)?;
-    let weights = take_weights(graph, weights, &mut cut)?;
+    let bias = graph.take_constant(bias, Kind::F32, cut)?;
+    let weights = take_weights(graph, weights, cut)?;
     let ([_, classes], [biases]) = (&*weights.dimensions, &*bias.dimensions) else { return None };
     if !matches!(axis, 2 | -1) || biases != classes {
         return None;
     }
     let head = Head::new(&weights.values, &bias.values)?;
     cut.insert(graph.output_place, new::output(columns));
-    changes.append(&mut cut);
     Some(head)
 }
 
@@ -89,20 +106,10 @@ fn take_weights(graph: &Graph, name: &str, cut: &mut Changes) -> Option<Tensor> 
 /// `Conv(Concat(MaxPool(a), b))` with `a = Relu(Conv(pixels))`, as detection begins, becomes two convolutions of which the second one adds the
 /// first one's result, so that nothing is copied to stand side by side. The channels of `a` are filled up to whole blocks with zeros: else the
 /// maximum is not taken in blocks.
-fn split_at_pool(graph: &Graph, block: usize, changes: &mut Changes) {
-    for (&at, concat) in &graph.nodes {
-        if concat.kind == "Concat" && concat.integer("axis") == Some(1) {
-            // What is half done, or would be done to a node twice, is not taken over.
-            let mut own = Changes::from([(at, Vec::new())]);
-            let is_done = split_concat(graph, concat, block, &mut own).is_some();
-            if is_done && own.keys().all(|at| !changes.contains_key(at)) {
-                changes.append(&mut own);
-            }
-        }
+fn split_at_pool(graph: &Graph, at: usize, concat: &Node, block: usize, changes: &mut Changes) -> Option<()> {
+    if concat.integer("axis") != Some(1) {
+        return None;
     }
-}
-
-fn split_concat(graph: &Graph, concat: &Node, block: usize, changes: &mut Changes) -> Option<()> {
     let ([pooled, other], [both]) = (&*concat.inputs, &*concat.outputs) else { return None };
     let (pool_at, pool) = graph.maker(pooled).filter(|(_, node)| node.kind == "MaxPool")?;
     let [map] = *pool.inputs else { return None };
@@ -119,6 +126,7 @@ fn split_concat(graph: &Graph, concat: &Node, block: usize, changes: &mut Change
     first.fill_outputs(more);
     // The file says of the old names that they have fewer channels; and whoever else takes one is missed by ONNX Runtime, not served another.
     let [new_first, new_map, new_pooled] = [of_pixels, map, pooled].map(|value| name(value, "filled"));
+    changes.insert(at, Vec::new());
     changes.insert(first_at, first.fields(pixels, &new_first));
     changes.insert(relu_at, new::node("Relu", &[&new_first], &new_map, &relu.attributes));
     changes.insert(pool_at, new::node("MaxPool", &[&new_map], &new_pooled, &pool.attributes));
@@ -222,7 +230,7 @@ fn f32_constant(name: &str, shape: &[u64], values: &[f32]) -> Vec<u8> {
     new::constant(name, Kind::F32, shape, &bytes)
 }
 
-/// A product of a map with a gate: `(map, gate)`.
+/// Of a `Mul`, where it is of a map with a gate: `(map, gate)`.
 fn gated<'a>(graph: &Graph<'a>, product: &Node<'a>) -> Option<(&'a str, &'a str)> {
     let [a, b] = *product.inputs else { return None };
     let is_gate = |value: &'a str, map: &'a str| {
@@ -232,62 +240,52 @@ fn gated<'a>(graph: &Graph<'a>, product: &Node<'a>) -> Option<(&'a str, &'a str)
             node.kind == "HardSigmoid" && node.inputs.iter().all(|x| graph.source(x) != graph.source(map))
         })
     };
-    match product.kind {
-        "Mul" if is_gate(b, a) => Some((a, b)),
-        "Mul" if is_gate(a, b) => Some((b, a)),
-        _ => None,
-    }
+    if is_gate(b, a) { Some((a, b)) } else { is_gate(a, b).then_some((b, a)) }
 }
 
 /// `map + map * gate` becomes `map * (gate + 1)`, one pass over the map.
-fn add_gated_once(graph: &Graph, changes: &mut Changes) {
-    for (&at, sum) in &graph.nodes {
-        let ("Add", [a, b], [total]) = (sum.kind, &*sum.inputs, &*sum.outputs) else { continue };
-        for (product, added) in [(*a, *b), (*b, *a)] {
-            let mut own = Changes::new();
-            let product = graph.take_last(product, "Mul", &mut own);
-            let Some((map, gate)) = product.and_then(|node| gated(graph, node)) else { continue };
-            if graph.source(map) == graph.source(added) {
-                let [one, more] = ["one", "more"].map(|part| name(total, part));
-                let parts = [
-                    f32_constant(&one, &[], &[1.0]),
-                    new::node("Add", &[gate, &one], &more, &[]),
-                    new::node("Mul", &[map, &more], total, &[]),
-                ];
-                own.insert(at, parts.concat());
-                changes.append(&mut own);
-                break;
-            }
-        }
-    }
+fn add_gated_once(graph: &Graph, at: usize, sum: &Node, changes: &mut Changes) -> Option<()> {
+    let ([a, b], [total]) = (&*sum.inputs, &*sum.outputs) else { return None };
+    let multiplied = |product, added, cut: &mut Changes| {
+        let (map, gate) = gated(graph, graph.take_last(product, "Mul", cut)?)?;
+        (graph.source(map) == graph.source(added)).then_some((map, gate))
+    };
+    let (map, gate) = whole(changes, |own| multiplied(*a, *b, own)).or_else(|| multiplied(*b, *a, changes))?;
+    let [one, more] = ["one", "more"].map(|part| name(total, part));
+    let parts = [
+        f32_constant(&one, &[], &[1.0]),
+        new::node("Add", &[gate, &one], &more, &[]),
+        new::node("Mul", &[map, &more], total, &[]),
+    ];
+    changes.insert(at, parts.concat());
+    Some(())
 }
 
 /// A gated map that a convolution takes and that is added to later: a maximum over single numbers, which leaves each as it is, brings it into
 /// blocks once, for both (where its channels fill them). ONNX Runtime then adds it within the convolution before the sum; else it puts that
 /// one's result in order for the sum, and the sum in blocks again.
-fn keep_gated_blocked(graph: &Graph, changes: &mut Changes) {
-    for (&at, product) in &graph.nodes {
-        let (Some((map, gate)), [output]) = (gated(graph, product), &*product.outputs) else { continue };
-        let is_used_by = |kind| graph.users(output).any(|(_, user)| user.kind == kind);
-        if is_used_by("Conv") && is_used_by("Add") {
-            let ordered = name(output, "ordered");
-            let parts = [
-                new::node("Mul", &[map, gate], &ordered, &[]),
-                new::node("MaxPool", &[&ordered], output, &[&new::integers("kernel_shape", &[1, 1])]),
-            ];
-            changes.insert(at, parts.concat());
-        }
+fn keep_gated_blocked(graph: &Graph, at: usize, product: &Node, changes: &mut Changes) -> Option<()> {
+    let ((map, gate), [output]) = (gated(graph, product)?, &*product.outputs) else { return None };
+    let is_used_by = |kind| graph.users(output).any(|(_, user)| user.kind == kind);
+    if !is_used_by("Conv") || !is_used_by("Add") {
+        return None;
     }
+    let ordered = name(output, "ordered");
+    let parts = [
+        new::node("Mul", &[map, gate], &ordered, &[]),
+        new::node("MaxPool", &[&ordered], output, &[&new::integers("kernel_shape", &[1, 1])]),
+    ];
+    changes.insert(at, parts.concat());
+    Some(())
 }
 
 /// Detection's last layers, `Sigmoid(Up(Relu(Up(map))))` to four times the size, where `Up` makes 2 x 2 numbers of each, plus a bias: the same
 /// at the map's own size, with the 16 numbers as channels, which are put side by side at the end.
-fn upsample_last(graph: &Graph, changes: &mut Changes) -> Option<()> {
-    let mut cut = Changes::new();
-    let sigmoid = graph.take_last(graph.output, "Sigmoid", &mut cut)?;
+fn upsample_last(graph: &Graph, cut: &mut Changes) -> Option<()> {
+    let sigmoid = graph.take_last(graph.output, "Sigmoid", cut)?;
     let (at, _) = graph.maker(sigmoid.outputs.first()?)?;
-    let (second, relu) = take_upsampling(graph, sigmoid, &mut cut)?;
-    let (first, map) = take_upsampling(graph, graph.take_last(relu, "Relu", &mut cut)?, &mut cut)?;
+    let (second, relu) = take_upsampling(graph, sigmoid, cut)?;
+    let (first, map) = take_upsampling(graph, graph.take_last(relu, "Relu", cut)?, cut)?;
     let (channels, between) = (first.from, first.to);
     if (second.from, second.to) != (between, 1) {
         return None;
@@ -323,7 +321,6 @@ fn upsample_last(graph: &Graph, changes: &mut Changes) -> Option<()> {
         new::node("DepthToSpace", &[&probabilities], graph.output, &[&new::integer("blocksize", 4)]),
     ];
     cut.insert(at, parts.concat());
-    changes.append(&mut cut);
     Some(())
 }
 

@@ -621,12 +621,9 @@ fn build(
         };
         with.and_then(with_profile).map_err(|e| unusable(e.to_string()))
     };
+    let block = (target.precision == Precision::F32).then(rewrite::block).flatten();
     // A file that cannot be read is the runtime's to complain about.
-    // Elsewhere ONNX Runtime's convolutions have no blocks, or it has not been measured.
-    let blocks = target.precision == Precision::F32 && cfg!(target_arch = "x86_64");
-    let rewritten = (device == Device::Cpu)
-        .then(|| rewrite::rewritten(&std::fs::read(path).ok()?, blocks.then(rewrite::block)))
-        .flatten();
+    let rewritten = (device == Device::Cpu).then(|| rewrite::rewritten(&std::fs::read(path).ok()?, block)).flatten();
     if let Some(Rewritten { model, head }) = rewritten {
         if let Ok(session) = builder()?.commit_from_memory(&model)
             && let ([_], [output]) = (session.inputs(), session.outputs())

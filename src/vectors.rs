@@ -13,14 +13,6 @@ pub(crate) trait Loop {
     fn run<const FUSED: bool, const WIDE: bool>(self) -> Self::Result;
 }
 
-/// Whether this processor has vectors of sixteen numbers.
-pub(crate) fn are_wide() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx512f");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
 /// Runs a loop in vectors of sixteen where the processor has AVX-512, of eight where it has AVX2, and with fused multiplication; Arm's always
 /// fuse.
 #[allow(unsafe_code)]
