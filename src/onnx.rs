@@ -32,6 +32,11 @@ pub(crate) fn with_changes<T>(model: &[u8], change: impl FnOnce(&Graph, &mut Cha
 /// Numbers of fields, of each kind of message.
 mod model {
     pub(super) const GRAPH: u64 = 7;
+    pub(super) const DOMAIN: u64 = 8;
+}
+mod domain {
+    pub(super) const NAME: u64 = 1;
+    pub(super) const VERSION: u64 = 2;
 }
 mod graph {
     pub(super) const NODE: u64 = 1;
@@ -164,10 +169,13 @@ fn integers(fields: &[Field], number: u64) -> Option<Vec<u64>> {
     Some(all)
 }
 
-/// A node. `kind` is empty for an operator of another domain than ONNX's.
+/// A node.
 #[derive(Default)]
 pub(crate) struct Node<'a> {
+    /// The operator; empty where it is of another domain than ONNX's.
     pub(crate) kind: &'a str,
+    /// The operator, where it is of ONNX Runtime's own.
+    pub(crate) contributed: &'a str,
     pub(crate) inputs: Vec<&'a str>,
     pub(crate) outputs: Vec<&'a str>,
     pub(crate) attributes: Vec<&'a [u8]>,
@@ -175,13 +183,13 @@ pub(crate) struct Node<'a> {
 
 impl<'a> Node<'a> {
     fn read(message: &'a [u8]) -> Option<Self> {
-        let (mut node, mut is_standard) = (Self::default(), true);
+        let (mut node, mut kind, mut domain) = (Self::default(), "", "");
         for field in fields(message)? {
             match field.number {
                 node::INPUT => node.inputs.push(field.text()?),
                 node::OUTPUT => node.outputs.push(field.text()?),
-                node::KIND => node.kind = field.text()?,
-                node::DOMAIN => is_standard = matches!(field.text()?, "" | "ai.onnx"),
+                node::KIND => kind = field.text()?,
+                node::DOMAIN => domain = field.text()?,
                 node::ATTRIBUTE => {
                     let parts = fields(field.bytes?)?;
                     if parts.iter().any(|part| matches!(part.number, attribute::GRAPH | attribute::GRAPHS)) {
@@ -193,8 +201,10 @@ impl<'a> Node<'a> {
                 _ => {}
             }
         }
-        if !is_standard {
-            node.kind = "";
+        match domain {
+            "" | "ai.onnx" => node.kind = kind,
+            "com.microsoft" => node.contributed = kind,
+            _ => {}
         }
         Some(node)
     }
@@ -398,12 +408,25 @@ pub(crate) fn graph_of(model: &[u8]) -> Option<&[u8]> {
     fields(model)?.into_iter().find(|part| part.number == model::GRAPH)?.bytes
 }
 
-/// Fields of a graph that are not in the file.
+/// Fields that are not in the file: of a graph, and one of the model.
 pub(crate) mod new {
-    use super::{Kind, attribute, graph, node, tensor, value, write, write_integer};
+    use super::{Kind, attribute, domain, graph, model, node, tensor, value, write, write_integer};
 
-    /// A node with one output.
+    /// Of the model: that nodes are of this domain, in its first version.
+    pub(crate) fn domain(name: &str) -> Vec<u8> {
+        let mut message = Vec::new();
+        write(&mut message, domain::NAME, name.as_bytes());
+        write_integer(&mut message, domain::VERSION, 1);
+        field(model::DOMAIN, &message)
+    }
+
+    /// A node of ONNX's operators, with one output.
     pub(crate) fn node(kind: &str, inputs: &[&str], output: &str, attributes: &[&[u8]]) -> Vec<u8> {
+        node_of("", kind, inputs, output, attributes)
+    }
+
+    /// A node of this domain's operators, with one output.
+    pub(crate) fn node_of(domain: &str, kind: &str, inputs: &[&str], output: &str, attributes: &[&[u8]]) -> Vec<u8> {
         let mut message = Vec::new();
         for input in inputs {
             write(&mut message, node::INPUT, input.as_bytes());
@@ -413,6 +436,7 @@ pub(crate) mod new {
         for attribute in attributes {
             write(&mut message, node::ATTRIBUTE, attribute);
         }
+        write(&mut message, node::DOMAIN, domain.as_bytes());
         field(graph::NODE, &message)
     }
 
@@ -483,6 +507,6 @@ pub(crate) mod new {
     /// A model with this graph's message.
     #[cfg(test)]
     pub(crate) fn model_of(graph: &[u8]) -> Vec<u8> {
-        field(super::model::GRAPH, graph)
+        field(model::GRAPH, graph)
     }
 }

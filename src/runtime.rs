@@ -12,13 +12,15 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, DeviceType, MemoryInfo, MemoryType};
+use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::session::RunOptions;
-use ort::session::builder::{BuilderResult, SessionBuilder};
-use ort::value::{DynValue, Outlet, TensorRef, TensorRefMut, ValueType};
+use ort::session::builder::{BuilderResult, GraphOptimizationLevel, SessionBuilder};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, TensorRefMut, ValueType};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::fork;
+use crate::gelu::gelu;
 use crate::head::Head;
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
@@ -619,13 +621,20 @@ fn build(
             (Device::Cpu, Precision::Bf16) => with_openvino(builder, environment, target.workers),
             (Device::Cuda(index), _) => with_cuda(builder, index),
         };
-        with.and_then(with_profile).map_err(|e| unusable(e.to_string()))
+        with.map_err(|e| unusable(e.to_string()))
     };
+    let profiled = || with_profile(builder()?).map_err(|e| unusable(e.to_string()));
     let block = (target.precision == Precision::F32).then(rewrite::block).flatten();
     // A file that cannot be read is the runtime's to complain about.
     let rewritten = (device == Device::Cpu).then(|| rewrite::rewritten(&std::fs::read(path).ok()?, block)).flatten();
     if let Some(Rewritten { model, head }) = rewritten {
-        if let Ok(session) = builder()?.commit_from_memory(&model)
+        let own = block.and_then(|_| rewrite::with_own_operators(&optimised(builder().ok()?, &model)?));
+        let with_own = own.and_then(|own| with_operators(profiled().ok()?)?.commit_from_memory(&own).ok());
+        let made = match with_own {
+            Some(session) => Ok(session),
+            None => profiled()?.commit_from_memory(&model),
+        };
+        if let Ok(session) = made
             && let ([_], [output]) = (session.inputs(), session.outputs())
             && (head.is_none() || matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3))
         {
@@ -634,13 +643,88 @@ fn build(
         target.mark_end();
     }
     // What nothing was changed in, and what ONNX Runtime refuses.
-    let made = builder()?.commit_from_file(path);
+    let made = profiled()?.commit_from_file(path);
     let session = made.map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.
         message if message.contains(" failure ") => unusable(message),
         message => unloadable(&message),
     })?;
     Ok((session, None))
+}
+
+/// The model as ONNX Runtime optimises it for this processor, `None` where that cannot be had. It writes it to files alone.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn optimised(builder: SessionBuilder, model: &[u8]) -> Option<Vec<u8>> {
+    use std::io::Read;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    // SAFETY: the name is a literal.
+    let descriptor = unsafe { libc::memfd_create(c"optimised network".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and nobody else has it.
+    let mut file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // It is never run.
+    builder.with_prepacking(false).ok()?.with_optimized_model_path(path).ok()?.commit_from_memory(model).ok()?;
+    let mut optimised = Vec::new();
+    file.read_to_end(&mut optimised).ok()?;
+    Some(optimised)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn optimised(_builder: SessionBuilder, _model: &[u8]) -> Option<Vec<u8>> {
+    None
+}
+
+/// For what [`optimised`] gave, with [`rewrite::OWN`] operators.
+fn with_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
+    let operators = OperatorDomain::new(rewrite::OWN).and_then(|domain| domain.add(Gelu)).ok()?;
+    builder.with_optimization_level(GraphOptimizationLevel::Disable).ok()?.with_operators(operators).ok()
+}
+
+/// [`gelu`] as an operator. It holds nothing, for any number of threads run one session and with it one kernel.
+struct Gelu;
+
+/// As many numbers are given to one thread of a run that has several.
+const SHARE: usize = 1 << 16;
+
+impl Operator for Gelu {
+    type Kernel<'a> = Self;
+
+    fn name(&self) -> &str {
+        rewrite::GELU
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [OperatorInput::required(TensorElementType::Float32)]
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'a>(&self, _: &KernelContext<'a>) -> ort::Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Kernel for Gelu {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let missing = || ort::Error::new("a value is missing");
+        let values = context.input(0)?.ok_or_else(missing)?;
+        let (shape, values) = values.try_extract_tensor::<f32>()?;
+        let mut results = context.output(0, shape.to_vec())?.ok_or_else(missing)?;
+        let (_, results) = results.try_extract_tensor_mut::<f32>()?;
+        let results: Vec<_> = results.chunks_mut(SHARE).map(Mutex::new).collect();
+        context.par_for(results.len(), 0, |share| {
+            if let (Some(values), Some(results)) = (values.chunks(SHARE).nth(share), results.get(share)) {
+                gelu(values, &mut results.lock());
+            }
+        })
+    }
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours
