@@ -6,12 +6,13 @@
 //! * [`pipeline`]: one page, as an `async fn` in straight-line code; [`frame`]: what may be done to it first.
 //! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`], [`line`] and [`resample`].
 //! * [`schedule`]: which waiting item runs next, and the threads that run it.
-//! * [`runtime`]: ONNX Runtime's sessions, of networks as [`rewrite`] makes them. [`head`]: a recogniser's last layer. [`gelu`]: an
-//!   activation. [`models`]: the files. [`process`]: what a process has once.
+//! * [`runtime`]: ONNX Runtime's sessions, of networks as [`rewrite`] and, once it has optimised them, [`blocks`] make them. [`head`]: a
+//!   recogniser's last layer. [`operators`]: some in between. [`models`]: the files. [`process`]: what a process has once.
 //! * [`config`]: every setting and its default. [`error`]: everything that can go wrong.
 //!
 //! The core knows nothing of Python; `python` (a feature, off by default) shows it to Python.
 
+pub mod blocks;
 mod buffer;
 pub mod config;
 pub mod detection;
@@ -19,13 +20,13 @@ pub mod engine;
 pub mod error;
 pub mod fork;
 pub mod frame;
-pub mod gelu;
 pub mod geometry;
 pub mod head;
 pub mod image;
 pub mod line;
 pub mod models;
 mod onnx;
+pub mod operators;
 pub mod orientation;
 pub mod permits;
 pub mod pipeline;

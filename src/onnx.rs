@@ -47,6 +47,7 @@ mod graph {
 mod node {
     pub(super) const INPUT: u64 = 1;
     pub(super) const OUTPUT: u64 = 2;
+    pub(super) const NAME: u64 = 3;
     pub(super) const KIND: u64 = 4;
     pub(super) const DOMAIN: u64 = 7;
     pub(super) const ATTRIBUTE: u64 = 5;
@@ -54,12 +55,14 @@ mod node {
 mod attribute {
     pub(super) const NAME: u64 = 1;
     pub(super) const INTEGER: u64 = 3;
+    pub(super) const TEXT: u64 = 4;
     pub(super) const TENSOR: u64 = 5;
     pub(super) const GRAPH: u64 = 6;
     pub(super) const INTEGERS: u64 = 8;
     pub(super) const GRAPHS: u64 = 11;
     pub(super) const TYPE: u64 = 20;
     pub(super) const IS_INTEGER: u64 = 2;
+    pub(super) const IS_TEXT: u64 = 3;
     pub(super) const IS_INTEGERS: u64 = 7;
 }
 mod tensor {
@@ -174,8 +177,8 @@ fn integers(fields: &[Field], number: u64) -> Option<Vec<u64>> {
 pub(crate) struct Node<'a> {
     /// The operator; empty where it is of another domain than ONNX's.
     pub(crate) kind: &'a str,
-    /// The operator, where it is of ONNX Runtime's own.
-    pub(crate) contributed: &'a str,
+    /// Domain and operator, where the domain is another one.
+    pub(crate) foreign: (&'a str, &'a str),
     pub(crate) inputs: Vec<&'a str>,
     pub(crate) outputs: Vec<&'a str>,
     pub(crate) attributes: Vec<&'a [u8]>,
@@ -203,8 +206,7 @@ impl<'a> Node<'a> {
         }
         match domain {
             "" | "ai.onnx" => node.kind = kind,
-            "com.microsoft" => node.contributed = kind,
-            _ => {}
+            _ => node.foreign = (domain, kind),
         }
         Some(node)
     }
@@ -219,6 +221,11 @@ impl<'a> Node<'a> {
     pub(crate) fn integer(&self, name: &str) -> Option<i64> {
         let parts = self.attribute(name)?;
         Some(parts.iter().find(|field| field.number == attribute::INTEGER)?.integer?.cast_signed())
+    }
+
+    /// An attribute that is a text.
+    pub(crate) fn text(&self, name: &str) -> Option<&'a str> {
+        self.attribute(name)?.iter().find(|field| field.number == attribute::TEXT)?.text()
     }
 
     /// An attribute that is a list of integers.
@@ -343,6 +350,16 @@ impl<'a> Graph<'a> {
         }
     }
 
+    /// Whether the value is in the file.
+    pub(crate) fn is_constant(&self, name: &str) -> bool {
+        self.initializers.contains_key(name)
+    }
+
+    /// A constant of f32.
+    pub(crate) fn constant(&self, name: &str) -> Option<Tensor> {
+        Tensor::read(self.parts[*self.initializers.get(name)?].bytes?, Kind::F32)
+    }
+
     /// A constant of this type that is used once; it is cut.
     pub(crate) fn take_constant(&self, name: &str, kind: Kind, cut: &mut Changes) -> Option<Tensor> {
         if !self.is_used_once(name) {
@@ -432,6 +449,8 @@ pub(crate) mod new {
             write(&mut message, node::INPUT, input.as_bytes());
         }
         write(&mut message, node::OUTPUT, output.as_bytes());
+        // By its name a profile tells how long it ran.
+        write(&mut message, node::NAME, output.as_bytes());
         write(&mut message, node::KIND, kind.as_bytes());
         for attribute in attributes {
             write(&mut message, node::ATTRIBUTE, attribute);
@@ -448,6 +467,13 @@ pub(crate) mod new {
     /// A node's attribute.
     pub(crate) fn integers(name: &str, values: &[u64]) -> Vec<u8> {
         attribute_of(name, attribute::IS_INTEGERS, attribute::INTEGERS, values)
+    }
+
+    /// A node's attribute.
+    pub(crate) fn text(name: &str, value: &str) -> Vec<u8> {
+        let mut message = attribute_of(name, attribute::IS_TEXT, attribute::INTEGER, &[]);
+        write(&mut message, attribute::TEXT, value.as_bytes());
+        message
     }
 
     fn attribute_of(name: &str, kind: u64, number: u64, values: &[u64]) -> Vec<u8> {

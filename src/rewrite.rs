@@ -2,8 +2,7 @@
 //!
 //! A recogniser loses its last layer, which [`crate::head`] computes. The rest is for ONNX Runtime's convolutions, which have their numbers in
 //! blocks of 8 or 16 channels: what cannot stay so between two of them is put in order and back, each time a pass over a large tensor. A network
-//! that is made in another way is left as it is. What ONNX Runtime then makes of it, blocks and all, is changed once more: some of its operators
-//! are left to the package's own, [`crate::gelu`].
+//! that is made in another way is left as it is.
 
 use crate::head::Head;
 use crate::onnx::{Changes, Graph, Kind, Node, Tensor, new, with_changes};
@@ -37,25 +36,6 @@ pub fn rewritten(model: &[u8], block: Option<usize>) -> Option<Rewritten> {
         head
     })?;
     Some(Rewritten { model, head })
-}
-
-/// The domain of the package's own operators, which are called as ONNX Runtime's.
-pub const OWN: &str = "threadsafe_ocr";
-/// The own operator that computes [`crate::gelu`].
-pub const GELU: &str = "Gelu";
-
-/// A network as ONNX Runtime optimised it, with own operators. `None` where it has none of those that we have, or is no model.
-#[must_use]
-pub fn with_own_operators(optimised: &[u8]) -> Option<Vec<u8>> {
-    let (mut model, ()) = with_changes(optimised, |graph, changes| {
-        for (&at, node) in &graph.nodes {
-            if let (GELU, [input], [output]) = (node.contributed, &*node.inputs, &*node.outputs) {
-                changes.insert(at, new::node_of(OWN, GELU, &[input], output, &[]));
-            }
-        }
-    })?;
-    model.extend(new::domain(OWN));
-    Some(model)
 }
 
 /// How many channels ONNX Runtime's convolutions have in a block on this processor (`MlasNchwcGetBlockSize`); `None` elsewhere than on x86-64,
@@ -241,7 +221,7 @@ impl<'g, 'a> Convolution<'g, 'a> {
 }
 
 /// A name that no file has, of what is made for the value `of`.
-fn name(of: &str, part: &str) -> String {
+pub(crate) fn name(of: &str, part: &str) -> String {
     format!("{of}\u{1f}{part}")
 }
 

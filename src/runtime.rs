@@ -12,16 +12,17 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, DeviceType, MemoryInfo, MemoryType};
-use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
+use ort::operator::{ComputeContext, Kernel, KernelContext, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::session::RunOptions;
 use ort::session::builder::{BuilderResult, GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, TensorRefMut, ValueType};
 use parking_lot::Mutex;
 
+use crate::blocks;
 use crate::error::{Error, Result};
 use crate::fork;
-use crate::gelu::gelu;
 use crate::head::Head;
+use crate::operators;
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
 
@@ -628,8 +629,8 @@ fn build(
     // A file that cannot be read is the runtime's to complain about.
     let rewritten = (device == Device::Cpu).then(|| rewrite::rewritten(&std::fs::read(path).ok()?, block)).flatten();
     if let Some(Rewritten { model, head }) = rewritten {
-        let own = block.and_then(|_| rewrite::with_own_operators(&optimised(builder().ok()?, &model)?));
-        let with_own = own.and_then(|own| with_operators(profiled().ok()?)?.commit_from_memory(&own).ok());
+        let own = block.and_then(|block| blocks::with_own_operators(&optimised(builder().ok()?, &model)?, block));
+        let with_own = own.and_then(|own| with_own_operators(profiled().ok()?)?.commit_from_memory(&own).ok());
         let made = match with_own {
             Some(session) => Ok(session),
             None => profiled()?.commit_from_memory(&model),
@@ -679,52 +680,97 @@ fn optimised(_builder: SessionBuilder, _model: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// For what [`optimised`] gave, with [`rewrite::OWN`] operators.
-fn with_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
-    let operators = OperatorDomain::new(rewrite::OWN).and_then(|domain| domain.add(Gelu)).ok()?;
-    builder.with_optimization_level(GraphOptimizationLevel::Disable).ok()?.with_operators(operators).ok()
+/// For what [`optimised`] gave, with own operators.
+fn with_own_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
+    let domain = OperatorDomain::new(blocks::DOMAIN).ok()?;
+    let domain = domain.add(Own::<GELU>).ok()?.add(Own::<GATE>).ok()?.add(Own::<MEAN>).ok()?;
+    builder.with_optimization_level(GraphOptimizationLevel::Disable).ok()?.with_operators(domain).ok()
 }
 
-/// [`gelu`] as an operator. It holds nothing, for any number of threads run one session and with it one kernel.
-struct Gelu;
+/// One of [`operators`]: its place here.
+const OWN: [&str; 3] = [blocks::GELU, blocks::GATE, blocks::MEAN];
+const GELU: usize = 0;
+const GATE: usize = 1;
+const MEAN: usize = 2;
 
-/// As many numbers are given to one thread of a run that has several.
-const SHARE: usize = 1 << 16;
+/// An own operator, and its kernel. It holds nothing: any number of threads run one session, and with it one kernel.
+struct Own<const OPERATOR: usize>;
 
-impl Operator for Gelu {
+impl<const OPERATOR: usize> ort::operator::Operator for Own<OPERATOR> {
     type Kernel<'a> = Self;
 
     fn name(&self) -> &str {
-        rewrite::GELU
+        OWN[OPERATOR]
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        [OperatorInput::required(TensorElementType::Float32)]
+        let count = if OPERATOR == GATE { 2 } else { 1 };
+        (0..count).map(|_| OperatorInput::required(TensorElementType::Float32)).collect::<Vec<_>>()
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
         [OperatorOutput::required(TensorElementType::Float32)]
     }
 
-    fn create_kernel<'a>(&self, _: &KernelContext<'a>) -> ort::Result<Self> {
+    fn create_kernel(&self, _: &KernelContext<'_>) -> ort::Result<Self> {
         Ok(Self)
     }
 }
 
-impl Kernel for Gelu {
+impl<const OPERATOR: usize> Kernel for Own<OPERATOR> {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let missing = || ort::Error::new("a value is missing");
-        let values = context.input(0)?.ok_or_else(missing)?;
-        let (shape, values) = values.try_extract_tensor::<f32>()?;
-        let mut results = context.output(0, shape.to_vec())?.ok_or_else(missing)?;
-        let (_, results) = results.try_extract_tensor_mut::<f32>()?;
-        let results: Vec<_> = results.chunks_mut(SHARE).map(Mutex::new).collect();
-        context.par_for(results.len(), 0, |share| {
-            if let (Some(values), Some(results)) = (values.chunks(SHARE).nth(share), results.get(share)) {
-                gelu(values, &mut results.lock());
-            }
-        })
+        if rewrite::block() == Some(16) { compute::<OPERATOR, 16>(context) } else { compute::<OPERATOR, 8>(context) }
     }
+}
+
+/// As many vectors are given to one thread of a run that has several, where they need not be one block's.
+const SHARE: usize = 1 << 12;
+
+fn compute<const OPERATOR: usize, const BLOCK: usize>(context: &ComputeContext) -> ort::Result<()> {
+    let wrong = || ort::Error::new("an own operator has inputs that are none of its own");
+    let map = context.input(0)?.ok_or_else(wrong)?;
+    let (shape, map) = map.try_extract_tensor::<f32>()?;
+    if OPERATOR == GELU {
+        let mut results = context.output(0, shape.to_vec())?.ok_or_else(wrong)?;
+        let (_, results) = results.try_extract_tensor_mut::<f32>()?;
+        let values = map.chunks(SHARE * BLOCK).zip(results.chunks_mut(SHARE * BLOCK));
+        return side_by_side(context, values, |(values, results)| operators::gelu(values, results));
+    }
+    let &[images, channels, height, width] = &**shape else { return Err(wrong()) };
+    let (pixels, rest) = map.as_chunks::<BLOCK>();
+    let area = usize::try_from(height * width).ok().filter(|&area| area > 0).ok_or_else(wrong)?;
+    if !rest.is_empty() || usize::try_from(channels).ok().is_none_or(|channels| !channels.is_multiple_of(BLOCK)) {
+        return Err(wrong());
+    }
+    let blocks = pixels.chunks(area);
+    if OPERATOR == MEAN {
+        let mut means = context.output(0, [images, channels, 1, 1])?.ok_or_else(wrong)?;
+        let (means, _) = means.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut::<BLOCK>();
+        return side_by_side(context, blocks.zip(means), |(pixels, mean)| *mean = operators::mean(pixels));
+    }
+    let gates = context.input(1)?.ok_or_else(wrong)?;
+    let (gates, _) = gates.try_extract_tensor::<f32>()?.1.as_chunks::<BLOCK>();
+    if gates.len() != blocks.len() {
+        return Err(wrong());
+    }
+    let mut results = context.output(0, shape.to_vec())?.ok_or_else(wrong)?;
+    let (results, _) = results.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut::<BLOCK>();
+    let blocks = blocks.zip(gates).zip(results.chunks_mut(area));
+    side_by_side(context, blocks, |((pixels, gates), results)| operators::gate(pixels, gates, results))
+}
+
+/// Does the `work` on each part, on all threads that the run has.
+fn side_by_side<T: Send>(
+    context: &ComputeContext,
+    parts: impl Iterator<Item = T>,
+    work: impl Fn(T) + Sync + Send,
+) -> ort::Result<()> {
+    let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
+    context.par_for(parts.len(), 0, |at| {
+        if let Some(part) = parts.get(at).and_then(|part| part.lock().take()) {
+            work(part);
+        }
+    })
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours

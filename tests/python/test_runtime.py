@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,29 @@ def test_a_profile_tells_provider_and_thread_of_every_node(run_python: Run, monk
     threads = {names[str(event["tid"])].rstrip("0123456789") for event in nodes if str(event["tid"]) in names}
     # The trial run of detection is made where the object is.
     assert threads - {"python"} == {"ocr-cpu-"}
+
+
+@pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="networks run there as ONNX Runtime optimises them")
+@pytest.mark.parametrize("models", ["v6-small", "v6-cascade-int8"])
+def test_networks_run_with_own_operators_between_their_convolutions(
+    models: str, run_python: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("THREADSAFE_OCR_PROFILE", str(tmp_path / "run"))
+    run_python(
+        f"""
+        ocr = ThreadSafeOCR({models!r}, device="cpu", use_textline_orientation=False)
+        ocr.recognize(LINE)
+        ocr.detect(LINE)
+        ocr.close()
+        del ocr
+        threadsafe_ocr.unload()
+        """
+    )
+    profiles = [json.loads(path.read_text()) for path in tmp_path.glob("run-*.json")]
+    operators = [{event["args"].get("op_name") for event in events if event["cat"] == "Node"} for events in profiles]
+    used = [names for names in operators if names]
+    assert len(used) >= 2
+    assert all(names >= {"Gelu", "Gate", "Mean"} for names in used), used
 
 
 def test_the_folder_that_pip_leaves_behind_is_no_installed_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,428 @@
+//! Networks as ONNX Runtime optimised them for this processor, changed once more: what lies between its convolutions stays in their blocks.
+//!
+//! Its convolutions have the numbers of a map in blocks of 8 or 16 channels (see [`crate::operators`]). Before an operator that is not made for
+//! that it puts the map in order (`ReorderOutput`), and after it in blocks again (`ReorderInput`), each a pass over all of it. Most operators in
+//! between do not care for the order, and for three that do there are own ones: `Gelu`, which ONNX Runtime has in blocks but slower; `Gate`, a map
+//! times a number a channel; `Mean`, of each channel.
+//!
+//! Every ordered value whose blocks are known has a twin, the same in blocks. Where all that an operator takes has twins, it works on those,
+//! and the result is a twin; what takes it in blocks takes the twin; and only what somebody still takes in order is put in order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::onnx::{Changes, Graph, Node, new, with_changes};
+use crate::rewrite::name;
+
+/// The domain of the own operators.
+pub const DOMAIN: &str = "threadsafe_ocr";
+/// The own operators: [`crate::operators::gelu`],
+pub const GELU: &str = "Gelu";
+/// [`crate::operators::gate`] of a map in blocks and gates, N x channels x 1 x 1,
+pub const GATE: &str = "Gate";
+/// and [`crate::operators::mean`] of a map in blocks, which gives N x channels x 1 x 1.
+pub const MEAN: &str = "Mean";
+
+/// ONNX Runtime's operators in blocks.
+const BLOCKED: &str = "com.microsoft.nchwc";
+
+/// An optimised network with own operators, for convolutions that have `block` channels in a block. `None` where nothing changes, or it is no
+/// model.
+#[must_use]
+pub fn with_own_operators(optimised: &[u8], block: usize) -> Option<Vec<u8>> {
+    let (mut model, ()) = with_changes(optimised, |graph, changes| {
+        let mut walk = Walk {
+            graph,
+            block,
+            plans: BTreeMap::new(),
+            twins: HashMap::new(),
+            same: HashMap::new(),
+            pooled: HashSet::new(),
+        };
+        for (&at, node) in &graph.nodes {
+            walk.look_at(at, node);
+        }
+        walk.carry_out(changes);
+    })?;
+    model.extend(new::domain(DOMAIN));
+    Some(model)
+}
+
+/// What becomes of a node.
+enum Plan {
+    /// It does nothing any more.
+    Gone,
+    /// It puts its map in order, where somebody takes that.
+    Order,
+    /// Another one makes its output.
+    Replaced(Operator),
+    /// Another one makes the output's twin.
+    Twin(Operator),
+}
+
+struct Operator {
+    domain: String,
+    kind: String,
+    inputs: Vec<String>,
+    attributes: Vec<Vec<u8>>,
+}
+
+struct Twin {
+    name: String,
+    channels: usize,
+}
+
+struct Walk<'g, 'a> {
+    graph: &'g Graph<'a>,
+    block: usize,
+    plans: BTreeMap<usize, Plan>,
+    /// By the names of the values in order.
+    twins: HashMap<&'a str, Twin>,
+    /// Values in blocks that are other ones now.
+    same: HashMap<&'a str, String>,
+    /// Values of one number a channel, which are the same in blocks and in order.
+    pooled: HashSet<&'a str>,
+}
+
+impl<'a> Walk<'_, 'a> {
+    /// Nodes are looked at in the order in which they run.
+    fn look_at(&mut self, at: usize, node: &Node<'a>) {
+        let (&[first, ..], &[output]) = (&*node.inputs, &*node.outputs) else { return };
+        if self.is_pooled(node) {
+            self.pooled.insert(output);
+        }
+        let plan = match (node.foreign, node.kind) {
+            (("com.microsoft", "Gelu"), _) => self.gelu(node, first, output),
+            ((BLOCKED, "ReorderOutput"), _) => self.order(node, first, output),
+            ((BLOCKED, "ReorderInput"), _) => self.twin(first).map(|twin| {
+                self.same.insert(output, twin);
+                Plan::Gone
+            }),
+            // A maximum over single numbers.
+            ((BLOCKED, "MaxPool"), _)
+                if is(node, "kernel_shape", 1) && is(node, "strides", 1) && is(node, "pads", 0) =>
+            {
+                self.same.insert(output, self.current(first));
+                Some(Plan::Gone)
+            }
+            (_, "ReduceMean" | "GlobalAveragePool") if self.pooled.contains(output) => {
+                self.twin(first).map(|twin| Plan::Replaced(own(MEAN, vec![twin])))
+            }
+            (_, "Mul") => self.gate(node, output).or_else(|| self.each_number(node, output)),
+            (_, "Add" | "Div" | "Clip" | "Relu" | "HardSigmoid") => self.each_number(node, output),
+            (_, "Concat") if node.integer("axis") == Some(1) => self.side_by_side(node, output),
+            (_, "Resize") => self.upsample(node, output),
+            _ => None,
+        };
+        if let Some(plan) = plan {
+            self.plans.insert(at, plan);
+        }
+    }
+
+    /// Whether it gives one number a channel.
+    fn is_pooled(&self, node: &Node<'a>) -> bool {
+        let pools = match (node.foreign, node.kind) {
+            (_, "GlobalAveragePool") | ((BLOCKED, "GlobalAveragePool"), _) => return true,
+            (_, "ReduceMean") => {
+                return node.integers("axes").is_some_and(|axes| axes == [2, 3])
+                    && node.integer("keepdims").is_none_or(|keeps| keeps == 1);
+            }
+            ((BLOCKED, "Conv"), _) => is(node, "kernel_shape", 1) && is(node, "pads", 0),
+            ((BLOCKED, "ReorderInput" | "ReorderOutput"), _)
+            | (_, "Add" | "Mul" | "Div" | "Clip" | "Relu" | "HardSigmoid") => true,
+            _ => false,
+        };
+        let is_small = |input: &&str| self.pooled.contains(input) || self.graph.is_constant(input) || input.is_empty();
+        pools && self.pooled.contains(node.inputs[0]) && node.inputs.iter().all(is_small)
+    }
+
+    fn twin(&self, ordered: &str) -> Option<String> {
+        Some(self.twins.get(ordered)?.name.clone())
+    }
+
+    /// What a value in blocks is now.
+    fn current(&self, name: &str) -> String {
+        self.same.get(name).cloned().unwrap_or_else(|| name.to_owned())
+    }
+
+    /// A plan for the twin of `output`.
+    fn makes(&mut self, output: &'a str, channels: usize, operator: Operator) -> Plan {
+        self.twins.insert(output, Twin { name: name(output, "blocked"), channels });
+        Plan::Twin(operator)
+    }
+
+    fn gelu(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
+        if let Some(Twin { name, channels }) = self.twins.get(value) {
+            let (twin, channels) = (name.clone(), *channels);
+            return Some(self.makes(output, channels, own(GELU, vec![twin])));
+        }
+        (node.inputs.len() == 1).then(|| Plan::Replaced(own(GELU, vec![self.current(value)])))
+    }
+
+    fn order(&mut self, node: &Node<'a>, blocked: &'a str, output: &'a str) -> Option<Plan> {
+        let channels = usize::try_from(node.integer("channels")?).ok()?;
+        let is_plain =
+            node.integer("channels_last").is_none_or(|last| last == 0) && channels.is_multiple_of(self.block);
+        if !is_plain || self.pooled.contains(output) {
+            return None;
+        }
+        self.twins.insert(output, Twin { name: self.current(blocked), channels });
+        Some(Plan::Order)
+    }
+
+    /// A map times one number a channel.
+    fn gate(&mut self, node: &Node<'a>, output: &'a str) -> Option<Plan> {
+        let &[a, b] = &*node.inputs else { return None };
+        let (map, gates) = if self.pooled.contains(b) { (a, b) } else { (b, a) };
+        let Twin { name, channels } = self.twins.get(map).filter(|_| self.pooled.contains(gates))?;
+        let (twin, channels) = (name.clone(), *channels);
+        Some(self.makes(output, channels, own(GATE, vec![twin, gates.to_owned()])))
+    }
+
+    /// What goes number by number, of maps of one shape and of single constants.
+    fn each_number(&mut self, node: &Node<'a>, output: &'a str) -> Option<Plan> {
+        let (mut inputs, mut channels) = (Vec::new(), None);
+        for &input in &node.inputs {
+            if let Some(twin) = self.twins.get(input) {
+                if channels.is_some_and(|channels| channels != twin.channels) {
+                    return None;
+                }
+                channels = Some(twin.channels);
+                inputs.push(twin.name.clone());
+            } else if input.is_empty() || self.graph.constant(input).is_some_and(|constant| constant.values.len() == 1)
+            {
+                inputs.push(input.to_owned());
+            } else {
+                return None;
+            }
+        }
+        Some(self.makes(output, channels?, same_kind(node, inputs)))
+    }
+
+    /// Whole blocks follow each other.
+    fn side_by_side(&mut self, node: &Node<'a>, output: &'a str) -> Option<Plan> {
+        let twins: Option<Vec<_>> = node.inputs.iter().map(|&input| self.twins.get(input)).collect();
+        let twins = twins?;
+        let channels = twins.iter().map(|twin| twin.channels).sum();
+        let inputs = twins.iter().map(|twin| twin.name.clone()).collect();
+        Some(self.makes(output, channels, same_kind(node, inputs)))
+    }
+
+    /// Pixels made several.
+    fn upsample(&mut self, node: &Node<'a>, output: &'a str) -> Option<Plan> {
+        let &[map, _, scales] = &*node.inputs else { return None };
+        let scales = self.graph.constant(scales)?.values;
+        let is = |attribute, wanted| node.text(attribute) == Some(wanted);
+        let is_plain =
+            is("mode", "nearest") && is("coordinate_transformation_mode", "asymmetric") && is("nearest_mode", "floor");
+        let times: Vec<u64> =
+            scales.iter().filter(|scale| scale.fract() == 0.0 && **scale >= 1.0).map(|&scale| scale as u64).collect();
+        let (true, [1, 1, _, _]) = (is_plain && scales.len() == 4, &*times) else { return None };
+        let Twin { name, channels } = self.twins.get(map)?;
+        let attributes = vec![
+            new::integers("scales", &times),
+            new::text("mode", "nearest"),
+            new::text("coordinate_transformation_mode", "asymmetric"),
+        ];
+        let (twin, channels) = (name.clone(), *channels);
+        let operator = Operator { domain: BLOCKED.into(), kind: "Upsample".into(), inputs: vec![twin], attributes };
+        Some(self.makes(output, channels, operator))
+    }
+
+    fn carry_out(&self, changes: &mut Changes) {
+        for (&at, node) in &self.graph.nodes {
+            // Only such nodes have plans; what is read in blocks is read by such nodes.
+            let &[output] = &*node.outputs else { continue };
+            let inputs = || -> Vec<String> { node.inputs.iter().map(|input| self.current(input)).collect() };
+            let fields = match self.plans.get(&at) {
+                Some(Plan::Gone) => Vec::new(),
+                Some(Plan::Order) if !self.is_taken_in_order(output) => Vec::new(),
+                Some(Plan::Replaced(operator)) => operator.fields(output),
+                Some(Plan::Twin(operator)) => {
+                    let twin = &self.twins[output];
+                    let mut fields = operator.fields(&twin.name);
+                    if self.is_taken_in_order(output) {
+                        let channels = new::integer("channels", twin.channels as u64);
+                        fields.extend(new::node_of(BLOCKED, "ReorderOutput", &[&twin.name], output, &[&channels]));
+                    }
+                    fields
+                }
+                _ if node.inputs.iter().any(|input| self.same.contains_key(input)) => {
+                    same_kind(node, inputs()).fields(output)
+                }
+                _ => continue,
+            };
+            changes.insert(at, fields);
+        }
+    }
+
+    /// Whether somebody takes the value itself, and not its twin.
+    fn is_taken_in_order(&self, value: &'a str) -> bool {
+        value == self.graph.output || self.graph.users(value).any(|(at, _)| !self.plans.contains_key(&at))
+    }
+}
+
+impl Operator {
+    fn fields(&self, output: &str) -> Vec<u8> {
+        let inputs: Vec<&str> = self.inputs.iter().map(String::as_str).collect();
+        let attributes: Vec<&[u8]> = self.attributes.iter().map(Vec::as_slice).collect();
+        new::node_of(&self.domain, &self.kind, &inputs, output, &attributes)
+    }
+}
+
+fn own(kind: &str, inputs: Vec<String>) -> Operator {
+    Operator { domain: DOMAIN.into(), kind: kind.to_owned(), inputs, attributes: Vec::new() }
+}
+
+/// The node's operator, of other inputs.
+fn same_kind(node: &Node, inputs: Vec<String>) -> Operator {
+    let (domain, kind) = if node.kind.is_empty() { node.foreign } else { ("", node.kind) };
+    let attributes = node.attributes.iter().map(|attribute| attribute.to_vec()).collect();
+    Operator { domain: domain.to_owned(), kind: kind.to_owned(), inputs, attributes }
+}
+
+/// Whether all numbers of the attribute are this one, as where it is missing.
+fn is(node: &Node, attribute: &str, number: u64) -> bool {
+    node.integers(attribute).is_none_or(|numbers| numbers.iter().all(|&found| found == number))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::onnx::Kind;
+
+    fn blocked(kind: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+        new::node_of(BLOCKED, kind, inputs, output, &[])
+    }
+
+    fn ordered(blocked_value: &str, output: &str, channels: u64) -> Vec<u8> {
+        new::node_of(BLOCKED, "ReorderOutput", &[blocked_value], output, &[&new::integer("channels", channels)])
+    }
+
+    fn node(kind: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+        new::node(kind, inputs, output, &[])
+    }
+
+    fn number(name: &str, value: f32) -> Vec<u8> {
+        new::constant(name, Kind::F32, &[], &value.to_le_bytes())
+    }
+
+    /// The nodes after it, as `kind(inputs) output`; own ones with a star, those in blocks with a plus.
+    fn changed(graph: &[Vec<u8>]) -> Option<Vec<String>> {
+        let model = with_own_operators(&new::model(graph, "pixels", "result"), 8)?;
+        let mut told = Vec::new();
+        let _ = with_changes(&model, |graph, _| {
+            for node in graph.nodes.values() {
+                let (mark, kind) = match node.foreign {
+                    ("", _) => ("", node.kind),
+                    (DOMAIN, kind) => ("*", kind),
+                    (_, kind) => ("+", kind),
+                };
+                let line = format!("{mark}{kind}({}) {}", node.inputs.join(" "), node.outputs.join(" "));
+                told.push(line.replace("\u{1f}blocked", "'"));
+            }
+        });
+        Some(told)
+    }
+
+    #[test]
+    fn a_gated_map_stays_in_blocks_between_convolutions() {
+        let graph = [
+            blocked("Conv", &["pixels", "w"], "map"),
+            ordered("map", "a", 24),
+            new::node("ReduceMean", &["a"], "mean", &[&new::integers("axes", &[2, 3])]),
+            node("HardSigmoid", &["mean"], "gates"),
+            number("one", 1.0),
+            node("Add", &["gates", "one"], "more"),
+            node("Mul", &["a", "more"], "b"),
+            blocked("ReorderInput", &["b"], "c"),
+            new::node_of(BLOCKED, "MaxPool", &["c"], "d", &[&new::integers("kernel_shape", &[1, 1])]),
+            blocked("Conv", &["d", "w"], "result"),
+        ];
+        let wanted = [
+            "+Conv(pixels w) map",
+            "*Mean(map) mean",
+            "HardSigmoid(mean) gates",
+            "Add(gates one) more",
+            "*Gate(map more) b'",
+            "+Conv(b' w) result",
+        ];
+        assert_eq!(changed(&graph).unwrap(), wanted);
+    }
+
+    #[test]
+    fn maps_are_added_enlarged_and_put_side_by_side_in_blocks() {
+        let nearest = [
+            new::text("mode", "nearest"),
+            new::text("coordinate_transformation_mode", "asymmetric"),
+            new::text("nearest_mode", "floor"),
+        ];
+        let nearest: Vec<&[u8]> = nearest.iter().map(Vec::as_slice).collect();
+        let scales: Vec<u8> = [1.0_f32, 1.0, 2.0, 2.0].iter().flat_map(|scale| scale.to_le_bytes()).collect();
+        let graph = [
+            blocked("Conv", &["pixels", "w"], "small"),
+            blocked("Conv", &["pixels", "v"], "large"),
+            ordered("small", "a", 16),
+            ordered("large", "b", 16),
+            new::constant("scales", Kind::F32, &[4], &scales),
+            new::node("Resize", &["a", "", "scales"], "c", &nearest),
+            node("Add", &["b", "c"], "d"),
+            new::node("Concat", &["d", "b"], "e", &[&new::integer("axis", 1)]),
+            blocked("ReorderInput", &["e"], "f"),
+            blocked("Conv", &["f", "w"], "g"),
+            new::node_of("com.microsoft", "Gelu", &["g"], "h", &[]),
+            blocked("Conv", &["h", "w"], "result"),
+        ];
+        let wanted = [
+            "+Conv(pixels w) small",
+            "+Conv(pixels v) large",
+            "+Upsample(small) c'",
+            "Add(large c') d'",
+            "Concat(d' large) e'",
+            "+Conv(e' w) g",
+            "*Gelu(g) h",
+            "+Conv(h w) result",
+        ];
+        assert_eq!(changed(&graph).unwrap(), wanted);
+    }
+
+    #[test]
+    fn what_is_taken_in_order_too_is_put_in_order_after_the_last_step() {
+        let graph = [
+            blocked("Conv", &["pixels", "w"], "map"),
+            ordered("map", "a", 8),
+            number("two", 2.0),
+            node("Mul", &["a", "two"], "b"),
+            blocked("ReorderInput", &["b"], "c"),
+            blocked("Conv", &["c", "w"], "d"),
+            node("Softmax", &["b"], "e"),
+            node("MatMul", &["e", "d"], "result"),
+        ];
+        let wanted = [
+            "+Conv(pixels w) map",
+            "Mul(map two) b'",
+            "+ReorderOutput(b') b",
+            "+Conv(b' w) d",
+            "Softmax(b) e",
+            "MatMul(e d) result",
+        ];
+        assert_eq!(changed(&graph).unwrap(), wanted);
+    }
+
+    #[test]
+    fn maps_that_do_not_fill_blocks_and_constants_of_several_numbers_are_left() {
+        let two: Vec<u8> = [1.0_f32, 2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tail = |value: &str| [blocked("ReorderInput", &[value], "c"), blocked("Conv", &["c", "w"], "result")];
+        for (channels, constant) in [(12, number("k", 2.0)), (16, new::constant("k", Kind::F32, &[2], &two))] {
+            let mut graph = vec![
+                blocked("Conv", &["pixels", "w"], "map"),
+                ordered("map", "a", channels),
+                constant,
+                node("Mul", &["a", "k"], "b"),
+            ];
+            graph.extend(tail("b"));
+            assert_eq!(changed(&graph), None, "{channels} channels");
+        }
+        assert_eq!(with_own_operators(b"no model", 8), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! What ONNX Runtime's graphs leave to the package, see [`crate::blocks`]: operators as loops over numbers.
+//!
+//! Maps are in the blocks of its convolutions: of 8 or 16 channels all pixels, of each pixel a number a channel, then of the next channels. So
+//! a map is as many vectors as it has pixels, block by block, and what goes element by element need not know.
+
+// What is not inlined is not compiled for the processor.
+#![allow(clippy::inline_always)]
+
+use crate::vectors::{self, Loop, multiply_add};
+
+/// Gelu, the activation between the layers of PP-OCRv6's networks: `x` times the probability that a normal variable is below `x`, of each
+/// value. ONNX Runtime's goes over them three times and takes two and a half times as long: a tenth of a page.
+pub fn gelu(values: &[f32], results: &mut [f32]) {
+    vectors::run(Gelu { values, results });
+}
+
+struct Gelu<'a> {
+    values: &'a [f32],
+    results: &'a mut [f32],
+}
+
+impl Loop for Gelu<'_> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) {
+        for (x, result) in self.values.iter().zip(self.results) {
+            let half = 0.5 * x;
+            *result = multiply_add::<FUSED>(half, error_function::<FUSED>(x * std::f32::consts::FRAC_1_SQRT_2), half);
+        }
+    }
+}
+
+/// erf, off by 4e-7 at most: `x P(x²) / Q(x²)` with the coefficients of Eigen 3.3's `erf`, up to 4, from where on it is 1. One polynomial as near
+/// has thirteen coefficients and takes a sixth longer.
+#[inline(always)]
+fn error_function<const FUSED: bool>(x: f32) -> f32 {
+    /// The highest power first.
+    const P: [f32; 7] = [
+        -2.726_142e-10,
+        2.770_681_4e-8,
+        -2.101_024e-6,
+        -5.692_506_5e-5,
+        -7.349_906_3e-4,
+        -2.954_6e-3,
+        -1.609_603_3e-2,
+    ];
+    const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
+    let x = x.clamp(-4.0, 4.0);
+    let square = x * x;
+    x * polynomial::<FUSED, 7>(&P, square) / polynomial::<FUSED, 5>(&Q, square)
+}
+
+#[inline(always)]
+fn polynomial<const FUSED: bool, const TERMS: usize>(terms: &[f32; TERMS], x: f32) -> f32 {
+    let mut sum = terms[0];
+    for term in &terms[1..] {
+        sum = multiply_add::<FUSED>(sum, x, *term);
+    }
+    sum
+}
+
+/// Multiplies every vector of one block with its channels' gates.
+pub fn gate<const BLOCK: usize>(pixels: &[[f32; BLOCK]], gates: &[f32; BLOCK], results: &mut [[f32; BLOCK]]) {
+    vectors::run(Gate { pixels, gates, results });
+}
+
+struct Gate<'a, const BLOCK: usize> {
+    pixels: &'a [[f32; BLOCK]],
+    gates: &'a [f32; BLOCK],
+    results: &'a mut [[f32; BLOCK]],
+}
+
+impl<const BLOCK: usize> Loop for Gate<'_, BLOCK> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) {
+        // For many pixels at once: of a loop over pixels of sixteen numbers the compiler makes one over numbers that are apart.
+        const PIXELS: usize = 64;
+        let gates = [*self.gates; PIXELS];
+        for (pixels, results) in self.pixels.chunks(PIXELS).zip(self.results.chunks_mut(PIXELS)) {
+            let values = pixels.as_flattened().iter().zip(gates.as_flattened());
+            for ((value, gate), result) in values.zip(results.as_flattened_mut()) {
+                *result = value * gate;
+            }
+        }
+    }
+}
+
+/// The mean of one block's vectors. Sums are of a thousand at most in f32: ONNX Runtime's mean in blocks, one sum, is off by 1e-4.
+#[must_use]
+pub fn mean<const BLOCK: usize>(pixels: &[[f32; BLOCK]]) -> [f32; BLOCK] {
+    vectors::run(Mean { pixels })
+}
+
+struct Mean<'a, const BLOCK: usize> {
+    pixels: &'a [[f32; BLOCK]],
+}
+
+impl<const BLOCK: usize> Loop for Mean<'_, BLOCK> {
+    type Result = [f32; BLOCK];
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) -> [f32; BLOCK] {
+        let mut total = [0.0_f64; BLOCK];
+        for some in self.pixels.chunks(1024) {
+            // Four sums side by side: each has to wait for its last addition.
+            let mut sums = [[0.0_f32; BLOCK]; 4];
+            let (fours, rest) = some.as_chunks::<4>();
+            for four in fours {
+                for (sum, pixel) in sums.iter_mut().zip(four) {
+                    for (sum, value) in sum.iter_mut().zip(pixel) {
+                        *sum += value;
+                    }
+                }
+            }
+            for pixel in sums.iter().chain(rest) {
+                for (total, &value) in total.iter_mut().zip(pixel) {
+                    *total += f64::from(value);
+                }
+            }
+        }
+        total.map(|total| (total / self.pixels.len() as f64) as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By Simpson's rule over the normal density.
+    fn exact(x: f64) -> f64 {
+        let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let step = x / 1000.0;
+        let inner: f64 = (1..1000).map(|k| density(step * f64::from(k)) * if k % 2 == 1 { 4.0 } else { 2.0 }).sum();
+        x * (0.5 + step / 3.0 * (density(0.0) + inner + density(x)))
+    }
+
+    #[test]
+    fn values_are_those_of_the_definition_on_every_processor() {
+        // An odd number, so that some are left over beside whole vectors.
+        let values: Vec<f32> = (-8000..=8000).map(|k| k as f32 / 1000.0).collect();
+        for everywhere in [false, true] {
+            let mut found = vec![0.0; values.len()];
+            let work = Gelu { values: &values, results: &mut found };
+            if everywhere {
+                work.run::<false, false>();
+            } else {
+                vectors::run(work);
+            }
+            for (&x, found) in values.iter().zip(found) {
+                let wanted = exact(f64::from(x));
+                assert!((f64::from(found) - wanted).abs() < 2e-6, "gelu({x}) is {wanted}, not {found}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_values_stay_and_their_negatives_are_nearly_nothing() {
+        let mut found = [0.0; 6];
+        gelu(&[30.0, 1e30, f32::INFINITY, -30.0, 0.0, f32::NAN], &mut found);
+        let [large, huge, infinite, below, nothing, no_number] = found;
+        assert!((large - 30.0).abs() < 1e-5 && (huge / 1e30 - 1.0).abs() < 1e-6 && below.abs() < 1e-5);
+        assert!(infinite.is_infinite() && nothing.abs() < 1e-30 && no_number.is_nan());
+    }
+
+    fn pixels<const BLOCK: usize>(count: usize) -> Vec<[f32; BLOCK]> {
+        (0..count).map(|pixel| std::array::from_fn(|lane| ((pixel * 37 + lane * 11) % 101) as f32 / 7.0)).collect()
+    }
+
+    #[test]
+    fn every_channel_has_its_own_gate_and_its_own_mean() {
+        fn check<const BLOCK: usize>(count: usize) {
+            let (pixels, gates) = (pixels::<BLOCK>(count), std::array::from_fn(|lane| lane as f32 - 3.5));
+            let mut gated = vec![[0.0; BLOCK]; count];
+            gate(&pixels, &gates, &mut gated);
+            let means = mean(&pixels);
+            for lane in 0..BLOCK {
+                assert!(pixels.iter().zip(&gated).all(|(before, after)| (after[lane] - before[lane] * gates[lane]).abs() < 1e-30));
+                let exact = pixels.iter().map(|pixel| f64::from(pixel[lane])).sum::<f64>() / count as f64;
+                assert!((f64::from(means[lane]) / exact - 1.0).abs() < 1e-6, "{} for {exact}", means[lane]);
+            }
+        }
+        for count in [1, 3, 1023, 100_000] {
+            check::<8>(count);
+            check::<16>(count);
+        }
+    }
+}
