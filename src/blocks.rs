@@ -5,12 +5,15 @@
 //! between do not care for the order, and for three that do there are own ones: `Gelu`, which ONNX Runtime has in blocks but slower; `Gate`, a map
 //! times a number a channel; `Mean`, of each channel.
 //!
+//! Its convolutions of 8-bit integers have all channels of a pixel side by side, to which and from which there are `Transpose`s of maps in order. The
+//! own ones go between that and the blocks in one pass, and from integers to integers where Gelu lies between two.
+//!
 //! Every ordered value whose blocks are known has a twin, the same in blocks. Where all that an operator takes has twins, it works on those,
 //! and the result is a twin; what takes it in blocks takes the twin; and only what somebody still takes in order is put in order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::onnx::{Changes, Graph, Node, new, with_changes};
+use crate::onnx::{Changes, Graph, Kind, Node, new, with_changes};
 use crate::rewrite::name;
 
 /// The domain of the own operators.
@@ -19,8 +22,19 @@ pub const DOMAIN: &str = "threadsafe_ocr";
 pub const GELU: &str = "Gelu";
 /// [`crate::operators::gate`] of a map in blocks and gates, N x channels x 1 x 1,
 pub const GATE: &str = "Gate";
-/// and [`crate::operators::mean`] of a map in blocks, which gives N x channels x 1 x 1.
+/// [`crate::operators::mean`] of a map in blocks, which gives N x channels x 1 x 1,
 pub const MEAN: &str = "Mean";
+/// [`crate::operators::quantized_gelu`] of integers, their scale and zero, and those of the result,
+pub const QUANTIZED_GELU: &str = "QuantizedGelu";
+/// [`crate::operators::quantize`] of a map in blocks, scale and zero, which gives N x height x width x channels,
+pub const QUANTIZE: &str = "Quantize";
+/// [`crate::operators::dequantize`], the way back,
+pub const DEQUANTIZE: &str = "Dequantize";
+/// and the same of two such maps, each with its scale and zero, whose sum it is.
+pub const DEQUANTIZED_SUM: &str = "DequantizedSum";
+
+/// From channels last to order.
+const TO_ORDER: &[u64] = &[0, 3, 1, 2];
 
 /// ONNX Runtime's operators in blocks.
 const BLOCKED: &str = "com.microsoft.nchwc";
@@ -30,14 +44,7 @@ const BLOCKED: &str = "com.microsoft.nchwc";
 #[must_use]
 pub fn with_own_operators(optimised: &[u8], block: usize) -> Option<Vec<u8>> {
     let (mut model, ()) = with_changes(optimised, |graph, changes| {
-        let mut walk = Walk {
-            graph,
-            block,
-            plans: BTreeMap::new(),
-            twins: HashMap::new(),
-            same: HashMap::new(),
-            pooled: HashSet::new(),
-        };
+        let mut walk = Walk::new(graph, block);
         for (&at, node) in &graph.nodes {
             walk.look_at(at, node);
         }
@@ -51,12 +58,14 @@ pub fn with_own_operators(optimised: &[u8], block: usize) -> Option<Vec<u8>> {
 enum Plan {
     /// It does nothing any more.
     Gone,
-    /// It puts its map in order, where somebody takes that.
+    /// It stays where somebody takes its output as it is, in order.
     Order,
     /// Another one makes its output.
     Replaced(Operator),
     /// Another one makes the output's twin.
     Twin(Operator),
+    /// Another one makes the output's integers with channels last.
+    Last(Operator),
 }
 
 struct Operator {
@@ -71,19 +80,43 @@ struct Twin {
     channels: usize,
 }
 
+/// Integers with channels last, N x height x width x channels.
+#[derive(Clone)]
+struct Last {
+    name: String,
+    channels: usize,
+}
+
+/// What integers with channels last stand for.
+#[derive(Clone)]
+struct Dequantized {
+    integers: Last,
+    scale: String,
+    zero: String,
+}
+
 struct Walk<'g, 'a> {
     graph: &'g Graph<'a>,
     block: usize,
     plans: BTreeMap<usize, Plan>,
     /// By the names of the values in order.
     twins: HashMap<&'a str, Twin>,
-    /// Values in blocks that are other ones now.
+    /// Values in blocks, or integers with channels last, that are other ones now.
     same: HashMap<&'a str, String>,
+    /// By the names of the integers in order.
+    last: HashMap<&'a str, Last>,
+    /// By the names of the numbers in order.
+    dequantized: HashMap<&'a str, Dequantized>,
     /// Values of one number a channel, which are the same in blocks and in order.
     pooled: HashSet<&'a str>,
 }
 
-impl<'a> Walk<'_, 'a> {
+impl<'g, 'a> Walk<'g, 'a> {
+    fn new(graph: &'g Graph<'a>, block: usize) -> Self {
+        let (plans, twins, same, pooled) = (BTreeMap::new(), HashMap::new(), HashMap::new(), HashSet::new());
+        Self { graph, block, plans, twins, same, last: HashMap::new(), dequantized: HashMap::new(), pooled }
+    }
+
     /// Nodes are looked at in the order in which they run.
     fn look_at(&mut self, at: usize, node: &Node<'a>) {
         let (&[first, ..], &[output]) = (&*node.inputs, &*node.outputs) else { return };
@@ -93,10 +126,7 @@ impl<'a> Walk<'_, 'a> {
         let plan = match (node.foreign, node.kind) {
             (("com.microsoft", "Gelu"), _) => self.gelu(node, first, output),
             ((BLOCKED, "ReorderOutput"), _) => self.order(node, first, output),
-            ((BLOCKED, "ReorderInput"), _) => self.twin(first).map(|twin| {
-                self.same.insert(output, twin);
-                Plan::Gone
-            }),
+            ((BLOCKED, "ReorderInput"), _) => self.in_blocks(first, output),
             // A maximum over single numbers.
             ((BLOCKED, "MaxPool"), _)
                 if is(node, "kernel_shape", 1) && is(node, "strides", 1) && is(node, "pads", 0) =>
@@ -108,7 +138,11 @@ impl<'a> Walk<'_, 'a> {
                 self.twin(first).map(|twin| Plan::Replaced(own(MEAN, vec![twin])))
             }
             (_, "Mul") => self.gate(node, output).or_else(|| self.each_number(node, output)),
-            (_, "Add" | "Div" | "Clip" | "Relu" | "HardSigmoid") => self.each_number(node, output),
+            (_, "QuantizeLinear") => self.quantized_gelu(node, first).or_else(|| self.quantize(node, first, output)),
+            (_, "DequantizeLinear") => self.dequantize(node, first, output),
+            (_, "Transpose") => self.transpose(node, first, output),
+            (_, "Add") => self.dequantized_sum(node, output).or_else(|| self.each_number(node, output)),
+            (_, "Div" | "Clip" | "Relu" | "HardSigmoid") => self.each_number(node, output),
             (_, "Concat") if node.integer("axis") == Some(1) => self.side_by_side(node, output),
             (_, "Resize") => self.upsample(node, output),
             _ => None,
@@ -167,6 +201,90 @@ impl<'a> Walk<'_, 'a> {
         }
         self.twins.insert(output, Twin { name: self.current(blocked), channels });
         Some(Plan::Order)
+    }
+
+    /// What is put in blocks.
+    fn in_blocks(&mut self, ordered: &'a str, output: &'a str) -> Option<Plan> {
+        if let Some(twin) = self.twin(ordered) {
+            self.same.insert(output, twin);
+            return Some(Plan::Gone);
+        }
+        let Dequantized { integers, scale, zero } = self.dequantized.get(ordered)?.clone();
+        Some(Plan::Replaced(own(DEQUANTIZE, vec![integers.name, scale, zero])))
+    }
+
+    /// Scale and zero of a node's integers, where they are one number each, and the integers have no sign.
+    fn scale(&self, node: &Node<'a>) -> Option<(String, String)> {
+        let &[_, scale, zero] = &*node.inputs else { return None };
+        let is_one = |name, wanted| {
+            let shape = self.graph.shape(name);
+            shape.is_some_and(|(kind, sides)| kind == wanted as u64 && sides.iter().all(|&side| side == 1))
+        };
+        (is_one(scale, Kind::F32) && is_one(zero, Kind::U8)).then(|| (scale.to_owned(), zero.to_owned()))
+    }
+
+    /// Integers made numbers, their Gelu, and that made integers.
+    fn quantized_gelu(&mut self, node: &Node<'a>, value: &'a str) -> Option<Plan> {
+        let before = |value, wanted: (&str, &str)| {
+            let (at, maker) = self.graph.maker(value).filter(|_| self.graph.is_used_once(value))?;
+            let kind = if maker.kind.is_empty() { maker.foreign } else { ("", maker.kind) };
+            (kind == wanted).then_some((at, maker))
+        };
+        let (gelu_at, gelu) = before(value, ("com.microsoft", "Gelu"))?;
+        let (numbers_at, numbers) = before(gelu.inputs.first()?, ("", "DequantizeLinear"))?;
+        let ((scale, zero), (to_scale, to_zero)) = (self.scale(numbers)?, self.scale(node)?);
+        let &integers = numbers.inputs.first().filter(|integers| !self.last.contains_key(*integers))?;
+        self.plans.insert(gelu_at, Plan::Gone);
+        self.plans.insert(numbers_at, Plan::Gone);
+        Some(Plan::Replaced(own(QUANTIZED_GELU, vec![self.current(integers), scale, zero, to_scale, to_zero])))
+    }
+
+    fn quantize(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
+        let (scale, zero) = self.scale(node)?;
+        let Twin { name: twin, channels } = self.twins.get(value)?;
+        let (twin, channels) = (twin.clone(), *channels);
+        self.last.insert(output, Last { name: name(output, "last"), channels });
+        Some(Plan::Last(own(QUANTIZE, vec![twin, scale, zero])))
+    }
+
+    fn dequantize(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
+        let (scale, zero) = self.scale(node)?;
+        let integers = self.last.get(value)?.clone();
+        self.dequantized.insert(output, Dequantized { integers, scale, zero });
+        Some(Plan::Order)
+    }
+
+    /// To channels last, or from there.
+    fn transpose(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
+        match &*node.integers("perm")? {
+            [0, 2, 3, 1] => {
+                self.same.insert(output, self.last.get(value)?.name.clone());
+                Some(Plan::Gone)
+            }
+            TO_ORDER => {
+                let (_, convolution) = self.graph.maker(value)?;
+                let (("com.microsoft", "QLinearConv"), Some(1)) =
+                    (convolution.foreign, convolution.integer("channels_last"))
+                else {
+                    return None;
+                };
+                let (_, sides) = self.graph.shape(convolution.inputs.get(3)?)?;
+                let channels =
+                    usize::try_from(*sides.first()?).ok().filter(|channels| channels.is_multiple_of(self.block))?;
+                self.last.insert(output, Last { name: self.current(value), channels });
+                Some(Plan::Order)
+            }
+            _ => None,
+        }
+    }
+
+    /// The sum of what two maps of integers stand for.
+    fn dequantized_sum(&mut self, node: &Node<'a>, output: &'a str) -> Option<Plan> {
+        let &[a, b] = &*node.inputs else { return None };
+        let (a, b) = (self.dequantized.get(a)?.clone(), self.dequantized.get(b)?.clone());
+        let channels = a.integers.channels;
+        let inputs = vec![a.integers.name, a.scale, a.zero, b.integers.name, b.scale, b.zero];
+        (channels == b.integers.channels).then(|| self.makes(output, channels, own(DEQUANTIZED_SUM, inputs)))
     }
 
     /// A map times one number a channel.
@@ -246,6 +364,14 @@ impl<'a> Walk<'_, 'a> {
                     }
                     fields
                 }
+                Some(Plan::Last(operator)) => {
+                    let last = &self.last[output].name;
+                    let mut fields = operator.fields(last);
+                    if self.is_taken_in_order(output) {
+                        fields.extend(new::node("Transpose", &[last], output, &[&new::integers("perm", TO_ORDER)]));
+                    }
+                    fields
+                }
                 _ if node.inputs.iter().any(|input| self.same.contains_key(input)) => {
                     same_kind(node, inputs()).fields(output)
                 }
@@ -257,7 +383,12 @@ impl<'a> Walk<'_, 'a> {
 
     /// Whether somebody takes the value itself, and not its twin.
     fn is_taken_in_order(&self, value: &'a str) -> bool {
-        value == self.graph.output || self.graph.users(value).any(|(at, _)| !self.plans.contains_key(&at))
+        let takes = |(at, user): (usize, &Node<'a>)| match self.plans.get(&at) {
+            None => true,
+            Some(Plan::Order) => user.outputs.iter().any(|output| self.is_taken_in_order(output)),
+            Some(_) => false,
+        };
+        value == self.graph.output || self.graph.users(value).any(takes)
     }
 }
 
@@ -289,7 +420,6 @@ fn is(node: &Node, attribute: &str, number: u64) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::onnx::Kind;
 
     fn blocked(kind: &str, inputs: &[&str], output: &str) -> Vec<u8> {
         new::node_of(BLOCKED, kind, inputs, output, &[])
@@ -319,7 +449,7 @@ mod tests {
                     (_, kind) => ("+", kind),
                 };
                 let line = format!("{mark}{kind}({}) {}", node.inputs.join(" "), node.outputs.join(" "));
-                told.push(line.replace("\u{1f}blocked", "'"));
+                told.push(line.replace("\u{1f}blocked", "'").replace("\u{1f}last", "'"));
             }
         });
         Some(told)
@@ -384,6 +514,98 @@ mod tests {
             "+Conv(h w) result",
         ];
         assert_eq!(changed(&graph).unwrap(), wanted);
+    }
+
+    /// A convolution of integers, from `integers` to as many channels as its weights have rows.
+    fn quantized(integers: &str, output: &str) -> Vec<u8> {
+        let inputs = [integers, "scale", "zero", "weights", "scales", "zeros", "scale", "zero"];
+        new::node_of("com.microsoft", "QLinearConv", &inputs, output, &[&new::integer("channels_last", 1)])
+    }
+
+    fn scaled(kind: &str, value: &str, output: &str) -> Vec<u8> {
+        node(kind, &[value, "scale", "zero"], output)
+    }
+
+    fn transposed(value: &str, output: &str, order: &[u64]) -> Vec<u8> {
+        new::node("Transpose", &[value], output, &[&new::integers("perm", order)])
+    }
+
+    /// One scale and zero for all, and weights of 16 rows.
+    fn constants() -> [Vec<u8>; 3] {
+        let weights = new::constant("weights", Kind::I8, &[16, 1, 1, 1], &[1; 16]);
+        [number("scale", 0.5), new::constant("zero", Kind::U8, &[], &[7]), weights]
+    }
+
+    #[test]
+    fn convolutions_of_integers_are_reached_and_left_in_one_pass() {
+        let mut graph = constants().to_vec();
+        graph.extend([
+            blocked("Conv", &["pixels", "w"], "map"),
+            ordered("map", "a", 16),
+            scaled("QuantizeLinear", "a", "b"),
+            scaled("DequantizeLinear", "b", "residual"),
+            transposed("b", "c", &[0, 2, 3, 1]),
+            quantized("c", "d"),
+            scaled("DequantizeLinear", "d", "e"),
+            new::node_of("com.microsoft", "Gelu", &["e"], "f", &[]),
+            scaled("QuantizeLinear", "f", "g"),
+            quantized("g", "h"),
+            transposed("h", "i", TO_ORDER),
+            scaled("DequantizeLinear", "i", "j"),
+            node("Add", &["residual", "j"], "k"),
+            blocked("ReorderInput", &["k"], "l"),
+            blocked("Conv", &["l", "w"], "m"),
+            quantized("h", "n"),
+            transposed("n", "o", TO_ORDER),
+            scaled("DequantizeLinear", "o", "p"),
+            blocked("ReorderInput", &["p"], "q"),
+            blocked("Conv", &["q", "m"], "result"),
+        ]);
+        let all = changed(&graph).unwrap();
+        let wanted = [
+            "+Conv(pixels w) map",
+            "*Quantize(map scale zero) b'",
+            "+QLinearConv(b' ...) d",
+            "*QuantizedGelu(d scale zero scale zero) g",
+            "+QLinearConv(g ...) h",
+            "*DequantizedSum(b' scale zero h scale zero) k'",
+            "+Conv(k' w) m",
+            "+QLinearConv(h ...) n",
+            "*Dequantize(n scale zero) q",
+            "+Conv(q m) result",
+        ];
+        let constants = " scale zero weights scales zeros scale zero";
+        let all: Vec<_> = all.iter().map(|line| line.replace(constants, " ...")).collect();
+        assert_eq!(all, wanted);
+    }
+
+    #[test]
+    fn integers_that_are_taken_in_order_too_stay_so() {
+        let mut graph = constants().to_vec();
+        graph.extend([
+            blocked("Conv", &["pixels", "w"], "map"),
+            ordered("map", "a", 16),
+            scaled("QuantizeLinear", "a", "b"),
+            transposed("b", "c", &[0, 2, 3, 1]),
+            quantized("c", "d"),
+            transposed("d", "e", TO_ORDER),
+            scaled("DequantizeLinear", "e", "f"),
+            node("Softmax", &["f"], "g"),
+            node("MatMul", &["g", "b"], "result"),
+        ]);
+        let constants = " scale zero weights scales zeros scale zero";
+        let all: Vec<_> = changed(&graph).unwrap().iter().map(|line| line.replace(constants, " ...")).collect();
+        let wanted = [
+            "+Conv(pixels w) map",
+            "*Quantize(map scale zero) b'",
+            "Transpose(b') b",
+            "+QLinearConv(b' ...) d",
+            "Transpose(d) e",
+            "DequantizeLinear(e scale zero) f",
+            "Softmax(f) g",
+            "MatMul(g b) result",
+        ];
+        assert_eq!(all, wanted);
     }
 
     #[test]

@@ -355,6 +355,13 @@ impl<'a> Graph<'a> {
         self.initializers.contains_key(name)
     }
 
+    /// The type and the dimensions of a constant.
+    pub(crate) fn shape(&self, name: &str) -> Option<(u64, Vec<u64>)> {
+        let parts = fields(self.parts[*self.initializers.get(name)?].bytes?)?;
+        let kind = parts.iter().find(|part| part.number == tensor::TYPE)?.integer?;
+        Some((kind, integers(&parts, tensor::DIMENSIONS)?))
+    }
+
     /// A constant of f32.
     pub(crate) fn constant(&self, name: &str) -> Option<Tensor> {
         Tensor::read(self.parts[*self.initializers.get(name)?].bytes?, Kind::F32)
@@ -385,6 +392,7 @@ fn source<'a>(copied: &HashMap<&'a str, &'a str>, name: &'a str) -> &'a str {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     F32 = 1,
+    U8 = 2,
     I8 = 3,
 }
 
@@ -408,6 +416,7 @@ impl Tensor {
         let dimensions = integers(&parts, tensor::DIMENSIONS)?;
         let bytes = bytes.filter(|_| kind == Some(wanted as u64))?;
         let values: Vec<f32> = match wanted {
+            Kind::U8 => bytes.iter().map(|&byte| f32::from(byte)).collect(),
             Kind::I8 => bytes.iter().map(|&byte| f32::from(byte.cast_signed())).collect(),
             Kind::F32 => {
                 let (values, rest) = bytes.as_chunks();

@@ -6,7 +6,7 @@
 // What is not inlined is not compiled for the processor.
 #![allow(clippy::inline_always)]
 
-use crate::vectors::{self, Loop, multiply_add};
+use crate::vectors::{self, Loop, ROUND, multiply_add};
 
 /// Gelu, the activation between the layers of PP-OCRv6's networks: `x` times the probability that a normal variable is below `x`, of each
 /// value. ONNX Runtime's goes over them three times and takes two and a half times as long: a tenth of a page.
@@ -36,15 +36,8 @@ impl Loop for Gelu<'_> {
 #[inline(always)]
 fn error_function<const FUSED: bool>(x: f32) -> f32 {
     /// The highest power first.
-    const P: [f32; 7] = [
-        -2.726_142e-10,
-        2.770_681_4e-8,
-        -2.101_024e-6,
-        -5.692_506_5e-5,
-        -7.349_906_3e-4,
-        -2.954_6e-3,
-        -1.609_603_3e-2,
-    ];
+    const P: [f32; 7] =
+        [-2.726_142e-10, 2.770_681_4e-8, -2.101_024e-6, -5.692_506_5e-5, -7.349_906_3e-4, -2.954_6e-3, -1.609_603_3e-2];
     const Q: [f32; 5] = [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;
@@ -59,6 +52,9 @@ fn polynomial<const FUSED: bool, const TERMS: usize>(terms: &[f32; TERMS], x: f3
     }
     sum
 }
+
+/// As many pixels are gone over at once: of a loop over pixels of sixteen numbers the compiler would make one over numbers that are apart.
+const PIXELS: usize = 64;
 
 /// Multiplies every vector of one block with its channels' gates.
 pub fn gate<const BLOCK: usize>(pixels: &[[f32; BLOCK]], gates: &[f32; BLOCK], results: &mut [[f32; BLOCK]]) {
@@ -76,8 +72,6 @@ impl<const BLOCK: usize> Loop for Gate<'_, BLOCK> {
 
     #[inline(always)]
     fn run<const FUSED: bool, const WIDE: bool>(self) {
-        // For many pixels at once: of a loop over pixels of sixteen numbers the compiler makes one over numbers that are apart.
-        const PIXELS: usize = 64;
         let gates = [*self.gates; PIXELS];
         for (pixels, results) in self.pixels.chunks(PIXELS).zip(self.results.chunks_mut(PIXELS)) {
             let values = pixels.as_flattened().iter().zip(gates.as_flattened());
@@ -122,6 +116,124 @@ impl<const BLOCK: usize> Loop for Mean<'_, BLOCK> {
             }
         }
         total.map(|total| (total / self.pixels.len() as f64) as f32)
+    }
+}
+
+/// How 8-bit integers stand for numbers: `(integer - zero) * scale`.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// The difference between two integers.
+    pub scale: f32,
+    /// The integer that is 0.
+    pub zero: u8,
+}
+
+impl Scale {
+    #[inline(always)]
+    fn number(self, integer: u8) -> f32 {
+        f32::from(i16::from(integer) - i16::from(self.zero)) * self.scale
+    }
+
+    /// The nearest integer, the even one of two, as ONNX's `QuantizeLinear` has it.
+    #[inline(always)]
+    fn integer(self, number: f32) -> u8 {
+        let zero = f32::from(self.zero);
+        let shifted = (number / self.scale).clamp(-zero, 255.0 - zero) + ROUND;
+        (shifted.to_bits() as u8).wrapping_add(self.zero)
+    }
+}
+
+/// [`gelu`] from integers to integers: there are 256.
+pub fn quantized_gelu(values: &[u8], from: Scale, to: Scale, results: &mut [u8]) {
+    let numbers: [f32; 256] = std::array::from_fn(|value| from.number(value as u8));
+    let mut table = [0.0; 256];
+    gelu(&numbers, &mut table);
+    let table = table.map(|number| to.integer(number));
+    for (value, result) in values.iter().zip(results) {
+        *result = table[usize::from(*value)];
+    }
+}
+
+/// The integers of one image's map in blocks, of each pixel all channels. `area`: its pixels.
+pub fn quantize<const BLOCK: usize>(map: &[[f32; BLOCK]], area: usize, to: Scale, results: &mut [u8]) {
+    vectors::run(Quantize { map, area, to, results });
+}
+
+struct Quantize<'a, const BLOCK: usize> {
+    map: &'a [[f32; BLOCK]],
+    area: usize,
+    to: Scale,
+    results: &'a mut [u8],
+}
+
+impl<const BLOCK: usize> Loop for Quantize<'_, BLOCK> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) {
+        let (channels, to) = (self.map.len() / self.area * BLOCK, self.to);
+        let mut integers = [[0; BLOCK]; PIXELS];
+        for (at, block) in self.map.chunks_exact(self.area).enumerate() {
+            let results = self.results.chunks_mut(PIXELS * channels);
+            for (pixels, results) in block.chunks(PIXELS).zip(results) {
+                for (number, integer) in pixels.as_flattened().iter().zip(integers.as_flattened_mut()) {
+                    *integer = to.integer(*number);
+                }
+                for (integers, result) in integers.iter().zip(results.chunks_exact_mut(channels)) {
+                    result[at * BLOCK..(at + 1) * BLOCK].copy_from_slice(integers);
+                }
+            }
+        }
+    }
+}
+
+/// One block of the map in blocks of one image's integers, of each pixel all channels; of two such maps, if there are two, the sum. `at`: which
+/// block.
+pub fn dequantize<const BLOCK: usize>(
+    first: (&[u8], Scale),
+    second: Option<(&[u8], Scale)>,
+    (at, channels): (usize, usize),
+    results: &mut [[f32; BLOCK]],
+) {
+    vectors::run(Dequantize { first, second, at: at * BLOCK, channels, results });
+}
+
+struct Dequantize<'a, const BLOCK: usize> {
+    first: (&'a [u8], Scale),
+    second: Option<(&'a [u8], Scale)>,
+    at: usize,
+    channels: usize,
+    results: &'a mut [[f32; BLOCK]],
+}
+
+impl<const BLOCK: usize> Loop for Dequantize<'_, BLOCK> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) {
+        let (at, channels) = (self.at, self.channels);
+        let collect = |all: &[u8], integers: &mut [[u8; BLOCK]; PIXELS]| {
+            for (all, integers) in all.chunks_exact(channels).zip(integers) {
+                integers.copy_from_slice(&all[at..at + BLOCK]);
+            }
+        };
+        let (mut integers, mut others) = ([[0; BLOCK]; PIXELS], [[0; BLOCK]; PIXELS]);
+        let (first, from) = self.first;
+        for (part, results) in self.results.chunks_mut(PIXELS).enumerate() {
+            let start = part * PIXELS * channels;
+            collect(&first[start..], &mut integers);
+            let numbers = integers.as_flattened().iter();
+            if let Some((second, of_second)) = self.second {
+                collect(&second[start..], &mut others);
+                for ((a, b), result) in numbers.zip(others.as_flattened()).zip(results.as_flattened_mut()) {
+                    *result = from.number(*a) + of_second.number(*b);
+                }
+            } else {
+                for (a, result) in numbers.zip(results.as_flattened_mut()) {
+                    *result = from.number(*a);
+                }
+            }
+        }
     }
 }
 
@@ -177,14 +289,58 @@ mod tests {
             gate(&pixels, &gates, &mut gated);
             let means = mean(&pixels);
             for lane in 0..BLOCK {
-                assert!(pixels.iter().zip(&gated).all(|(before, after)| (after[lane] - before[lane] * gates[lane]).abs() < 1e-30));
+                assert!(
+                    pixels
+                        .iter()
+                        .zip(&gated)
+                        .all(|(before, after)| (after[lane] - before[lane] * gates[lane]).abs() < 1e-30)
+                );
                 let exact = pixels.iter().map(|pixel| f64::from(pixel[lane])).sum::<f64>() / count as f64;
-                assert!((f64::from(means[lane]) / exact - 1.0).abs() < 1e-6, "{} for {exact}", means[lane]);
+                assert!((f64::from(means[lane]) - exact).abs() <= exact * 1e-6, "{} for {exact}", means[lane]);
             }
         }
         for count in [1, 3, 1023, 100_000] {
             check::<8>(count);
             check::<16>(count);
+        }
+    }
+
+    #[test]
+    fn integers_are_those_of_the_definition_and_pixels_follow_each_other() {
+        fn check<const BLOCK: usize>() {
+            let (area, blocks) = (37, 3);
+            let (from, to) = (Scale { scale: 0.05, zero: 100 }, Scale { scale: 0.03, zero: 7 });
+            let channels = blocks * BLOCK;
+            let map = pixels::<BLOCK>(area * blocks);
+            let mut integers = vec![0; area * channels];
+            quantize(&map, area, from, &mut integers);
+            let mut back = vec![[0.0; BLOCK]; area];
+            let mut twice = back.clone();
+            for block in 0..blocks {
+                dequantize((&integers, from), None, (block, channels), &mut back);
+                dequantize((&integers, from), Some((&integers, to)), (block, channels), &mut twice);
+                for pixel in 0..area {
+                    for lane in 0..BLOCK {
+                        let number = map[block * area + pixel][lane];
+                        let integer = integers[pixel * channels + block * BLOCK + lane];
+                        let wanted = ((number / 0.05).round_ties_even() + 100.0).clamp(0.0, 255.0);
+                        assert_eq!(integer, wanted as u8);
+                        assert!((back[pixel][lane] - (wanted - 100.0) * 0.05).abs() < 1e-5);
+                        let sum = (wanted - 100.0) * 0.05 + (wanted - 7.0) * 0.03;
+                        assert!((twice[pixel][lane] - sum).abs() < 1e-5);
+                    }
+                }
+            }
+        }
+        check::<8>();
+        check::<16>();
+        let all: Vec<u8> = (0..=255).collect();
+        let (from, to) = (Scale { scale: 0.05, zero: 100 }, Scale { scale: 0.03, zero: 7 });
+        let mut found = vec![0; 256];
+        quantized_gelu(&all, from, to, &mut found);
+        for (value, found) in all.iter().zip(found) {
+            let wanted = exact((f64::from(*value) - 100.0) * f64::from(0.05_f32)) / f64::from(0.03_f32) + 7.0;
+            assert!((f64::from(found) - wanted.clamp(0.0, 255.0)).abs() < 0.501, "{found} for {wanted}");
         }
     }
 }

@@ -15,14 +15,16 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, DeviceType, Memory
 use ort::operator::{ComputeContext, Kernel, KernelContext, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::session::RunOptions;
 use ort::session::builder::{BuilderResult, GraphOptimizationLevel, SessionBuilder};
-use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, TensorRefMut, ValueType};
+use ort::value::{
+    DynValue, IntoShape, Outlet, TensorElementType, TensorRef, TensorRefMut, ValueRef, ValueRefMut, ValueType,
+};
 use parking_lot::Mutex;
 
 use crate::blocks;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::head::Head;
-use crate::operators;
+use crate::operators::{self, Scale};
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
 
@@ -684,14 +686,29 @@ fn optimised(_builder: SessionBuilder, _model: &[u8]) -> Option<Vec<u8>> {
 fn with_own_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
     let domain = OperatorDomain::new(blocks::DOMAIN).ok()?;
     let domain = domain.add(Own::<GELU>).ok()?.add(Own::<GATE>).ok()?.add(Own::<MEAN>).ok()?;
+    let domain = domain.add(Own::<QUANTIZED_GELU>).ok()?.add(Own::<QUANTIZE>).ok()?;
+    let domain = domain.add(Own::<DEQUANTIZE>).ok()?.add(Own::<DEQUANTIZED_SUM>).ok()?;
     builder.with_optimization_level(GraphOptimizationLevel::Disable).ok()?.with_operators(domain).ok()
 }
 
-/// One of [`operators`]: its place here.
-const OWN: [&str; 3] = [blocks::GELU, blocks::GATE, blocks::MEAN];
+/// Own operators: their names, and their inputs, `f` of f32, `i` of integers.
+const OWN: [(&str, &str); 7] = [
+    (blocks::GELU, "f"),
+    (blocks::GATE, "ff"),
+    (blocks::MEAN, "f"),
+    (blocks::QUANTIZED_GELU, "ififi"),
+    (blocks::QUANTIZE, "ffi"),
+    (blocks::DEQUANTIZE, "ifi"),
+    (blocks::DEQUANTIZED_SUM, "ifiifi"),
+];
+/// Their places there.
 const GELU: usize = 0;
 const GATE: usize = 1;
 const MEAN: usize = 2;
+const QUANTIZED_GELU: usize = 3;
+const QUANTIZE: usize = 4;
+const DEQUANTIZE: usize = 5;
+const DEQUANTIZED_SUM: usize = 6;
 
 /// An own operator, and its kernel. It holds nothing: any number of threads run one session, and with it one kernel.
 struct Own<const OPERATOR: usize>;
@@ -700,16 +717,17 @@ impl<const OPERATOR: usize> ort::operator::Operator for Own<OPERATOR> {
     type Kernel<'a> = Self;
 
     fn name(&self) -> &str {
-        OWN[OPERATOR]
+        OWN[OPERATOR].0
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let count = if OPERATOR == GATE { 2 } else { 1 };
-        (0..count).map(|_| OperatorInput::required(TensorElementType::Float32)).collect::<Vec<_>>()
+        let kind = |letter| if letter == 'f' { TensorElementType::Float32 } else { TensorElementType::Uint8 };
+        OWN[OPERATOR].1.chars().map(move |letter| OperatorInput::required(kind(letter))).collect::<Vec<_>>()
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [OperatorOutput::required(TensorElementType::Float32)]
+        let gives_integers = matches!(OPERATOR, QUANTIZED_GELU | QUANTIZE);
+        [OperatorOutput::required(if gives_integers { TensorElementType::Uint8 } else { TensorElementType::Float32 })]
     }
 
     fn create_kernel(&self, _: &KernelContext<'_>) -> ort::Result<Self> {
@@ -719,58 +737,161 @@ impl<const OPERATOR: usize> ort::operator::Operator for Own<OPERATOR> {
 
 impl<const OPERATOR: usize> Kernel for Own<OPERATOR> {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        if rewrite::block() == Some(16) { compute::<OPERATOR, 16>(context) } else { compute::<OPERATOR, 8>(context) }
+        let run = Run(context);
+        match (OPERATOR, rewrite::block() == Some(16)) {
+            (GELU, _) => run.gelu(),
+            (QUANTIZED_GELU, _) => run.quantized_gelu(),
+            (GATE, true) => run.gate::<16>(),
+            (GATE, false) => run.gate::<8>(),
+            (MEAN, true) => run.mean::<16>(),
+            (MEAN, false) => run.mean::<8>(),
+            (QUANTIZE, true) => run.quantize::<16>(),
+            (QUANTIZE, false) => run.quantize::<8>(),
+            (DEQUANTIZE, true) => run.dequantize::<16>(false),
+            (DEQUANTIZE, false) => run.dequantize::<8>(false),
+            (_, true) => run.dequantize::<16>(true),
+            (_, false) => run.dequantize::<8>(true),
+        }
     }
 }
 
 /// As many vectors are given to one thread of a run that has several, where they need not be one block's.
-const SHARE: usize = 1 << 12;
+const SHARE: usize = 1 << 15;
 
-fn compute<const OPERATOR: usize, const BLOCK: usize>(context: &ComputeContext) -> ort::Result<()> {
-    let wrong = || ort::Error::new("an own operator has inputs that are none of its own");
-    let map = context.input(0)?.ok_or_else(wrong)?;
-    let (shape, map) = map.try_extract_tensor::<f32>()?;
-    if OPERATOR == GELU {
-        let mut results = context.output(0, shape.to_vec())?.ok_or_else(wrong)?;
+/// A run of one own operator.
+struct Run<'a>(&'a ComputeContext);
+
+impl Run<'_> {
+    fn input(&self, at: usize) -> ort::Result<ValueRef<'_>> {
+        self.0.input(at)?.ok_or_else(wrong)
+    }
+
+    fn output(&self, shape: impl IntoShape) -> ort::Result<ValueRefMut<'_>> {
+        self.0.output(0, shape)?.ok_or_else(wrong)
+    }
+
+    fn gelu(&self) -> ort::Result<()> {
+        let values = self.input(0)?;
+        let (shape, values) = values.try_extract_tensor::<f32>()?;
+        let mut results = self.output(shape.to_vec())?;
         let (_, results) = results.try_extract_tensor_mut::<f32>()?;
-        let values = map.chunks(SHARE * BLOCK).zip(results.chunks_mut(SHARE * BLOCK));
-        return side_by_side(context, values, |(values, results)| operators::gelu(values, results));
+        let parts = values.chunks(SHARE).zip(results.chunks_mut(SHARE));
+        self.side_by_side(parts, |(values, results)| operators::gelu(values, results))
     }
-    let &[images, channels, height, width] = &**shape else { return Err(wrong()) };
-    let (pixels, rest) = map.as_chunks::<BLOCK>();
-    let area = usize::try_from(height * width).ok().filter(|&area| area > 0).ok_or_else(wrong)?;
-    if !rest.is_empty() || usize::try_from(channels).ok().is_none_or(|channels| !channels.is_multiple_of(BLOCK)) {
-        return Err(wrong());
+
+    fn quantized_gelu(&self) -> ort::Result<()> {
+        let values = self.input(0)?;
+        let (shape, values) = values.try_extract_tensor::<u8>()?;
+        let (from, to) = (self.scale(1)?, self.scale(3)?);
+        let mut results = self.output(shape.to_vec())?;
+        let (_, results) = results.try_extract_tensor_mut::<u8>()?;
+        let parts = values.chunks(SHARE).zip(results.chunks_mut(SHARE));
+        self.side_by_side(parts, |(values, results)| operators::quantized_gelu(values, from, to, results))
     }
-    let blocks = pixels.chunks(area);
-    if OPERATOR == MEAN {
-        let mut means = context.output(0, [images, channels, 1, 1])?.ok_or_else(wrong)?;
+
+    fn gate<const BLOCK: usize>(&self) -> ort::Result<()> {
+        let map = self.input(0)?;
+        let (shape, map) = map.try_extract_tensor::<f32>()?;
+        let area = sides::<BLOCK>(shape, 1)?.area;
+        let gates = self.input(1)?;
+        let (gates, _) = gates.try_extract_tensor::<f32>()?.1.as_chunks::<BLOCK>();
+        let blocks = map.as_chunks::<BLOCK>().0.chunks(area);
+        if gates.len() != blocks.len() {
+            return Err(wrong());
+        }
+        let mut results = self.output(shape.to_vec())?;
+        let (results, _) = results.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut::<BLOCK>();
+        let parts = blocks.zip(gates).zip(results.chunks_mut(area));
+        self.side_by_side(parts, |((pixels, gates), results)| operators::gate(pixels, gates, results))
+    }
+
+    fn mean<const BLOCK: usize>(&self) -> ort::Result<()> {
+        let map = self.input(0)?;
+        let (shape, map) = map.try_extract_tensor::<f32>()?;
+        let area = sides::<BLOCK>(shape, 1)?.area;
+        let mut means = self.output([shape[0], shape[1], 1, 1])?;
         let (means, _) = means.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut::<BLOCK>();
-        return side_by_side(context, blocks.zip(means), |(pixels, mean)| *mean = operators::mean(pixels));
+        let parts = map.as_chunks::<BLOCK>().0.chunks(area).zip(means);
+        self.side_by_side(parts, |(pixels, mean)| *mean = operators::mean(pixels))
     }
-    let gates = context.input(1)?.ok_or_else(wrong)?;
-    let (gates, _) = gates.try_extract_tensor::<f32>()?.1.as_chunks::<BLOCK>();
-    if gates.len() != blocks.len() {
-        return Err(wrong());
+
+    fn quantize<const BLOCK: usize>(&self) -> ort::Result<()> {
+        let map = self.input(0)?;
+        let (shape, map) = map.try_extract_tensor::<f32>()?;
+        let Sides { area, channels } = sides::<BLOCK>(shape, 1)?;
+        let to = self.scale(1)?;
+        let mut results = self.output([shape[0], shape[2], shape[3], shape[1]])?;
+        let (_, results) = results.try_extract_tensor_mut::<u8>()?;
+        let images = map.as_chunks::<BLOCK>().0.chunks(area * channels / BLOCK);
+        let parts = images.zip(results.chunks_mut(area * channels));
+        self.side_by_side(parts, |(map, results)| operators::quantize(map, area, to, results))
     }
-    let mut results = context.output(0, shape.to_vec())?.ok_or_else(wrong)?;
-    let (results, _) = results.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut::<BLOCK>();
-    let blocks = blocks.zip(gates).zip(results.chunks_mut(area));
-    side_by_side(context, blocks, |((pixels, gates), results)| operators::gate(pixels, gates, results))
+
+    fn dequantize<const BLOCK: usize>(&self, adds: bool) -> ort::Result<()> {
+        let first = self.input(0)?;
+        let (shape, first) = first.try_extract_tensor::<u8>()?;
+        let Sides { area, channels } = sides::<BLOCK>(shape, 3)?;
+        let from = self.scale(1)?;
+        let second = if adds { Some((self.input(3)?, self.scale(4)?)) } else { None };
+        let second = match &second {
+            Some((value, scale)) => Some((value.try_extract_tensor::<u8>()?.1, *scale)),
+            None => None,
+        };
+        if second.is_some_and(|(second, _)| second.len() != first.len()) {
+            return Err(wrong());
+        }
+        let mut results = self.output([shape[0], shape[3], shape[1], shape[2]])?;
+        let (results, _) = results.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut::<BLOCK>();
+        let image = area * channels;
+        let parts = results.chunks_mut(area).enumerate();
+        self.side_by_side(parts, |(at, results)| {
+            let (at, start) = (at % (channels / BLOCK), at / (channels / BLOCK) * image);
+            if let Some(first) = first.get(start..start + image) {
+                let second = second.and_then(|(second, scale)| Some((second.get(start..start + image)?, scale)));
+                operators::dequantize((first, from), second, (at, channels), results);
+            }
+        })
+    }
+
+    /// A scale and a zero, from this input on.
+    fn scale(&self, at: usize) -> ort::Result<Scale> {
+        let (scale, zero) = (self.input(at)?, self.input(at + 1)?);
+        let scale = scale.try_extract_tensor::<f32>()?.1.first().copied().ok_or_else(wrong)?;
+        let zero = zero.try_extract_tensor::<u8>()?.1.first().copied().ok_or_else(wrong)?;
+        Ok(Scale { scale, zero })
+    }
+
+    /// Does the `work` on each part, on all threads that the run has.
+    fn side_by_side<T: Send>(&self, parts: impl Iterator<Item = T>, work: impl Fn(T) + Sync + Send) -> ort::Result<()> {
+        let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
+        self.0.par_for(parts.len(), 0, |at| {
+            if let Some(part) = parts.get(at).and_then(|part| part.lock().take()) {
+                work(part);
+            }
+        })
+    }
 }
 
-/// Does the `work` on each part, on all threads that the run has.
-fn side_by_side<T: Send>(
-    context: &ComputeContext,
-    parts: impl Iterator<Item = T>,
-    work: impl Fn(T) + Sync + Send,
-) -> ort::Result<()> {
-    let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
-    context.par_for(parts.len(), 0, |at| {
-        if let Some(part) = parts.get(at).and_then(|part| part.lock().take()) {
-            work(part);
+/// Of a map: its pixels, and its channels, which fill blocks.
+struct Sides {
+    area: usize,
+    channels: usize,
+}
+
+/// Of a shape of four sides, `place` that of the channels.
+fn sides<const BLOCK: usize>(shape: &[i64], place: usize) -> ort::Result<Sides> {
+    let sides: Vec<usize> =
+        shape.iter().filter_map(|&side| usize::try_from(side).ok()).filter(|&side| side > 0).collect();
+    match (&*sides, sides.get(place)) {
+        ([images, _, _, _], Some(&channels)) if channels.is_multiple_of(BLOCK) => {
+            Ok(Sides { area: sides.iter().product::<usize>() / images / channels, channels })
         }
-    })
+        _ => Err(wrong()),
+    }
+}
+
+fn wrong() -> ort::Error {
+    ort::Error::new("an own operator has inputs that are none of its own")
 }
 
 #[allow(clippy::result_large_err)] // ort's own error, on the way to ours

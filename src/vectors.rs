@@ -65,12 +65,13 @@ pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// Adding it to a number of at most 2^22 rounds that to the nearest integer, the even one of two, which then is in the last bits.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+
 /// The exponential of a number from -87 to 0, by the polynomial of Cephes' `expf`. Its relative error grows with the number, to 1e-5: in a sum
 /// of them the small ones hardly count. What is below -87, or no number, counts as that.
 #[inline(always)]
 pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
-    /// Adding it rounds to an integer, which then is in the last bits.
-    const ROUND: f32 = 12_582_912.0;
     const TERMS: [f32; 6] = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
     let x = if x > -87.0 { x } else { -87.0 };
     let shifted = multiply_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
