@@ -109,12 +109,24 @@ struct Walk<'g, 'a> {
     dequantized: HashMap<&'a str, Dequantized>,
     /// Values of one number a channel, which are the same in blocks and in order.
     pooled: HashSet<&'a str>,
+    has_integers: bool,
 }
 
 impl<'g, 'a> Walk<'g, 'a> {
     fn new(graph: &'g Graph<'a>, block: usize) -> Self {
         let (plans, twins, same, pooled) = (BTreeMap::new(), HashMap::new(), HashMap::new(), HashSet::new());
-        Self { graph, block, plans, twins, same, last: HashMap::new(), dequantized: HashMap::new(), pooled }
+        let has_integers = graph.nodes.values().any(|node| node.kind == "QuantizeLinear");
+        Self {
+            graph,
+            block,
+            plans,
+            twins,
+            same,
+            last: HashMap::new(),
+            dequantized: HashMap::new(),
+            pooled,
+            has_integers,
+        }
     }
 
     /// Nodes are looked at in the order in which they run.
@@ -134,7 +146,8 @@ impl<'g, 'a> Walk<'g, 'a> {
                 self.same.insert(output, self.current(first));
                 Some(Plan::Gone)
             }
-            (_, "ReduceMean" | "GlobalAveragePool") if self.pooled.contains(output) => {
+            // Of integers each pass gives the same bits as its nodes did; a mean that is more exact would round some of them to the other side.
+            (_, "ReduceMean" | "GlobalAveragePool") if self.pooled.contains(output) && !self.has_integers => {
                 self.twin(first).map(|twin| Plan::Replaced(own(MEAN, vec![twin])))
             }
             (_, "Mul") => self.gate(node, output).or_else(|| self.each_number(node, output)),
