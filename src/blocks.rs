@@ -138,7 +138,7 @@ impl<'g, 'a> Walk<'g, 'a> {
         let plan = match (node.foreign, node.kind) {
             (("com.microsoft", "Gelu"), _) => self.gelu(node, first, output),
             ((BLOCKED, "ReorderOutput"), _) => self.order(node, first, output),
-            ((BLOCKED, "ReorderInput"), _) => self.in_blocks(first, output),
+            ((BLOCKED, "ReorderInput"), _) if has_channels_first(node) => self.in_blocks(first, output),
             // A maximum over single numbers.
             ((BLOCKED, "MaxPool"), _)
                 if is(node, "kernel_shape", 1) && is(node, "strides", 1) && is(node, "pads", 0) =>
@@ -174,12 +174,19 @@ impl<'g, 'a> Walk<'g, 'a> {
                     && node.integer("keepdims").is_none_or(|keeps| keeps == 1);
             }
             ((BLOCKED, "Conv"), _) => is(node, "kernel_shape", 1) && is(node, "pads", 0),
-            ((BLOCKED, "ReorderInput" | "ReorderOutput"), _)
-            | (_, "Add" | "Mul" | "Div" | "Clip" | "Relu" | "HardSigmoid") => true,
+            ((BLOCKED, "ReorderInput" | "ReorderOutput"), _) => has_channels_first(node),
+            (_, "Add" | "Mul" | "Div" | "Clip" | "Relu" | "HardSigmoid") => {
+                node.inputs.iter().all(|input| self.pooled.contains(input) || self.is_one_number(input))
+            }
             _ => false,
         };
-        let is_small = |input: &&str| self.pooled.contains(input) || self.graph.is_constant(input) || input.is_empty();
-        pools && self.pooled.contains(node.inputs[0]) && node.inputs.iter().all(is_small)
+        pools && self.pooled.contains(node.inputs[0])
+    }
+
+    /// A constant that is the same for all numbers, or an input that is left out.
+    fn is_one_number(&self, name: &str) -> bool {
+        let is_one = |(_, sides): (u64, Vec<u64>)| sides.len() <= 4 && sides.iter().all(|&side| side == 1);
+        name.is_empty() || self.graph.shape(name).is_some_and(is_one)
     }
 
     fn twin(&self, ordered: &str) -> Option<String> {
@@ -207,9 +214,7 @@ impl<'g, 'a> Walk<'g, 'a> {
 
     fn order(&mut self, node: &Node<'a>, blocked: &'a str, output: &'a str) -> Option<Plan> {
         let channels = usize::try_from(node.integer("channels")?).ok()?;
-        let is_plain =
-            node.integer("channels_last").is_none_or(|last| last == 0) && channels.is_multiple_of(self.block);
-        if !is_plain || self.pooled.contains(output) {
+        if !has_channels_first(node) || !channels.is_multiple_of(self.block) || self.pooled.contains(output) {
             return None;
         }
         self.twins.insert(output, Twin { name: self.current(blocked), channels });
@@ -319,8 +324,7 @@ impl<'g, 'a> Walk<'g, 'a> {
                 }
                 channels = Some(twin.channels);
                 inputs.push(twin.name.clone());
-            } else if input.is_empty() || self.graph.constant(input).is_some_and(|constant| constant.values.len() == 1)
-            {
+            } else if self.is_one_number(input) {
                 inputs.push(input.to_owned());
             } else {
                 return None;
@@ -343,8 +347,10 @@ impl<'g, 'a> Walk<'g, 'a> {
         let &[map, _, scales] = &*node.inputs else { return None };
         let scales = self.graph.constant(scales)?.values;
         let is = |attribute, wanted| node.text(attribute) == Some(wanted);
-        let is_plain =
-            is("mode", "nearest") && is("coordinate_transformation_mode", "asymmetric") && is("nearest_mode", "floor");
+        let is_plain = is("mode", "nearest")
+            && is("coordinate_transformation_mode", "asymmetric")
+            && is("nearest_mode", "floor")
+            && node.integers("axes").is_none();
         let times: Vec<u64> =
             scales.iter().filter(|scale| scale.fract() == 0.0 && **scale >= 1.0).map(|&scale| scale as u64).collect();
         let (true, [1, 1, _, _]) = (is_plain && scales.len() == 4, &*times) else { return None };
@@ -360,18 +366,19 @@ impl<'g, 'a> Walk<'g, 'a> {
     }
 
     fn carry_out(&self, changes: &mut Changes) {
+        let taken = self.taken_in_order();
         for (&at, node) in &self.graph.nodes {
-            // Only such nodes have plans; what is read in blocks is read by such nodes.
+            // ONNX Runtime's operators in blocks, and all that have plans, have one output.
             let &[output] = &*node.outputs else { continue };
-            let inputs = || -> Vec<String> { node.inputs.iter().map(|input| self.current(input)).collect() };
+            let is_taken = taken.contains(output);
             let fields = match self.plans.get(&at) {
                 Some(Plan::Gone) => Vec::new(),
-                Some(Plan::Order) if !self.is_taken_in_order(output) => Vec::new(),
+                Some(Plan::Order) if !is_taken => Vec::new(),
                 Some(Plan::Replaced(operator)) => operator.fields(output),
                 Some(Plan::Twin(operator)) => {
                     let twin = &self.twins[output];
                     let mut fields = operator.fields(&twin.name);
-                    if self.is_taken_in_order(output) {
+                    if is_taken {
                         let channels = new::integer("channels", twin.channels as u64);
                         fields.extend(new::node_of(BLOCKED, "ReorderOutput", &[&twin.name], output, &[&channels]));
                     }
@@ -380,13 +387,14 @@ impl<'g, 'a> Walk<'g, 'a> {
                 Some(Plan::Last(operator)) => {
                     let last = &self.last[output].name;
                     let mut fields = operator.fields(last);
-                    if self.is_taken_in_order(output) {
+                    if is_taken {
                         fields.extend(new::node("Transpose", &[last], output, &[&new::integers("perm", TO_ORDER)]));
                     }
                     fields
                 }
                 _ if node.inputs.iter().any(|input| self.same.contains_key(input)) => {
-                    same_kind(node, inputs()).fields(output)
+                    let inputs = node.inputs.iter().map(|input| self.current(input)).collect();
+                    same_kind(node, inputs).fields(output)
                 }
                 _ => continue,
             };
@@ -394,14 +402,21 @@ impl<'g, 'a> Walk<'g, 'a> {
         }
     }
 
-    /// Whether somebody takes the value itself, and not its twin.
-    fn is_taken_in_order(&self, value: &'a str) -> bool {
-        let takes = |(at, user): (usize, &Node<'a>)| match self.plans.get(&at) {
-            None => true,
-            Some(Plan::Order) => user.outputs.iter().any(|output| self.is_taken_in_order(output)),
-            Some(_) => false,
-        };
-        value == self.graph.output || self.graph.users(value).any(takes)
+    /// Values that somebody takes as they are, and not their twins.
+    fn taken_in_order(&self) -> HashSet<&str> {
+        let mut taken = HashSet::from([self.graph.output]);
+        // Who takes a value comes after who makes it.
+        for (at, node) in self.graph.nodes.iter().rev() {
+            match self.plans.get(at) {
+                Some(Plan::Gone) => {}
+                Some(Plan::Replaced(operator) | Plan::Twin(operator) | Plan::Last(operator)) => {
+                    taken.extend(operator.inputs.iter().map(String::as_str));
+                }
+                Some(Plan::Order) if !node.outputs.iter().any(|output| taken.contains(output)) => {}
+                _ => taken.extend(&node.inputs),
+            }
+        }
+        taken
     }
 }
 
@@ -415,6 +430,11 @@ impl Operator {
 
 fn own(kind: &str, inputs: Vec<String>) -> Operator {
     Operator { domain: DOMAIN.into(), kind: kind.to_owned(), inputs, attributes: Vec::new() }
+}
+
+/// Of a node that puts a map in order or in blocks: from or to N x channels x height x width.
+fn has_channels_first(node: &Node) -> bool {
+    node.integer("channels_last").is_none_or(|last| last == 0)
 }
 
 /// The node's operator, of other inputs.
@@ -642,6 +662,35 @@ mod tests {
             "MatMul(e d) result",
         ];
         assert_eq!(changed(&graph).unwrap(), wanted);
+    }
+
+    #[test]
+    fn numbers_whose_gelu_is_not_made_integers_again_stay() {
+        let mut graph = constants().to_vec();
+        graph.extend([
+            blocked("Conv", &["pixels", "w"], "map"),
+            ordered("map", "a", 16),
+            scaled("QuantizeLinear", "a", "b"),
+            transposed("b", "c", &[0, 2, 3, 1]),
+            quantized("c", "d"),
+            transposed("d", "e", TO_ORDER),
+            scaled("DequantizeLinear", "e", "f"),
+            new::node_of("com.microsoft", "Gelu", &["f"], "result", &[]),
+        ]);
+        let all = changed(&graph).unwrap();
+        assert_eq!(all[all.len() - 3..], ["Transpose(d) e", "DequantizeLinear(e scale zero) f", "*Gelu(f) result"]);
+    }
+
+    #[test]
+    fn a_map_that_comes_with_channels_last_is_put_in_blocks_as_before() {
+        let last = new::integer("channels_last", 1);
+        let graph = [
+            blocked("Conv", &["pixels", "w"], "map"),
+            ordered("map", "a", 8),
+            new::node_of(BLOCKED, "ReorderInput", &["a"], "b", &[&last]),
+            blocked("Conv", &["b", "w"], "result"),
+        ];
+        assert_eq!(changed(&graph), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! ONNX files: reading a graph, and writing it with changes.
 //!
-//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] needs is understood here; what is not changed
+//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] and [`crate::blocks`] need is understood here; what is not changed
 //! is copied as it is, so nothing of a foreign model can get lost.
 
 use std::collections::{BTreeMap, HashMap};
@@ -348,11 +348,6 @@ impl<'a> Graph<'a> {
             let ("Identity", [input]) = (node.kind, &*node.inputs) else { return None };
             name = input;
         }
-    }
-
-    /// Whether the value is in the file.
-    pub(crate) fn is_constant(&self, name: &str) -> bool {
-        self.initializers.contains_key(name)
     }
 
     /// The type and the dimensions of a constant.

@@ -82,7 +82,7 @@ impl<const BLOCK: usize> Loop for Gate<'_, BLOCK> {
     }
 }
 
-/// The mean of one block's vectors. Sums are of a thousand at most in f32: ONNX Runtime's mean in blocks, one sum, is off by 1e-4.
+/// The mean of one block's vectors. Sums in f32 are of 256 of them at most: ONNX Runtime's mean in blocks, one sum, is off by 1e-4.
 #[must_use]
 pub fn mean<const BLOCK: usize>(pixels: &[[f32; BLOCK]]) -> [f32; BLOCK] {
     vectors::run(Mean { pixels })
