@@ -75,14 +75,9 @@ struct Operator {
     attributes: Vec<Vec<u8>>,
 }
 
-struct Twin {
-    name: String,
-    channels: usize,
-}
-
-/// Integers with channels last, N x height x width x channels.
+/// The same in another order: numbers in blocks, or integers with channels last, N x height x width x channels.
 #[derive(Clone)]
-struct Last {
+struct Twin {
     name: String,
     channels: usize,
 }
@@ -90,7 +85,7 @@ struct Last {
 /// What integers with channels last stand for.
 #[derive(Clone)]
 struct Dequantized {
-    integers: Last,
+    integers: Twin,
     scale: String,
     zero: String,
 }
@@ -104,7 +99,7 @@ struct Walk<'g, 'a> {
     /// Values in blocks, or integers with channels last, that are other ones now.
     same: HashMap<&'a str, String>,
     /// By the names of the integers in order.
-    last: HashMap<&'a str, Last>,
+    last: HashMap<&'a str, Twin>,
     /// By the names of the numbers in order.
     dequantized: HashMap<&'a str, Dequantized>,
     /// Values of one number a channel, which are the same in blocks and in order.
@@ -148,7 +143,7 @@ impl<'g, 'a> Walk<'g, 'a> {
             }
             // Of integers each pass gives the same bits as its nodes did; a mean that is more exact would round some of them to the other side.
             (_, "ReduceMean" | "GlobalAveragePool") if self.pooled.contains(output) && !self.has_integers => {
-                self.twin(first).map(|twin| Plan::Replaced(own(MEAN, vec![twin])))
+                self.twin(first).map(|twin| Plan::Replaced(own(MEAN, vec![twin.name])))
             }
             (_, "Mul") => self.gate(node, output).or_else(|| self.each_number(node, output)),
             (_, "QuantizeLinear") => self.quantized_gelu(node, first).or_else(|| self.quantize(node, first, output)),
@@ -189,8 +184,8 @@ impl<'g, 'a> Walk<'g, 'a> {
         name.is_empty() || self.graph.shape(name).is_some_and(is_one)
     }
 
-    fn twin(&self, ordered: &str) -> Option<String> {
-        Some(self.twins.get(ordered)?.name.clone())
+    fn twin(&self, ordered: &str) -> Option<Twin> {
+        self.twins.get(ordered).cloned()
     }
 
     /// What a value in blocks is now.
@@ -205,9 +200,8 @@ impl<'g, 'a> Walk<'g, 'a> {
     }
 
     fn gelu(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
-        if let Some(Twin { name, channels }) = self.twins.get(value) {
-            let (twin, channels) = (name.clone(), *channels);
-            return Some(self.makes(output, channels, own(GELU, vec![twin])));
+        if let Some(Twin { name, channels }) = self.twin(value) {
+            return Some(self.makes(output, channels, own(GELU, vec![name])));
         }
         (node.inputs.len() == 1).then(|| Plan::Replaced(own(GELU, vec![self.current(value)])))
     }
@@ -224,7 +218,7 @@ impl<'g, 'a> Walk<'g, 'a> {
     /// What is put in blocks.
     fn in_blocks(&mut self, ordered: &'a str, output: &'a str) -> Option<Plan> {
         if let Some(twin) = self.twin(ordered) {
-            self.same.insert(output, twin);
+            self.same.insert(output, twin.name);
             return Some(Plan::Gone);
         }
         let Dequantized { integers, scale, zero } = self.dequantized.get(ordered)?.clone();
@@ -235,8 +229,7 @@ impl<'g, 'a> Walk<'g, 'a> {
     fn scale(&self, node: &Node<'a>) -> Option<(String, String)> {
         let &[_, scale, zero] = &*node.inputs else { return None };
         let is_one = |name, wanted| {
-            let shape = self.graph.shape(name);
-            shape.is_some_and(|(kind, sides)| kind == wanted as u64 && sides.iter().all(|&side| side == 1))
+            self.is_one_number(name) && self.graph.shape(name).is_some_and(|(kind, _)| kind == wanted as u64)
         };
         (is_one(scale, Kind::F32) && is_one(zero, Kind::U8)).then(|| (scale.to_owned(), zero.to_owned()))
     }
@@ -245,8 +238,7 @@ impl<'g, 'a> Walk<'g, 'a> {
     fn quantized_gelu(&mut self, node: &Node<'a>, value: &'a str) -> Option<Plan> {
         let before = |value, wanted: (&str, &str)| {
             let (at, maker) = self.graph.maker(value).filter(|_| self.graph.is_used_once(value))?;
-            let kind = if maker.kind.is_empty() { maker.foreign } else { ("", maker.kind) };
-            (kind == wanted).then_some((at, maker))
+            (maker.operator() == wanted).then_some((at, maker))
         };
         let (gelu_at, gelu) = before(value, ("com.microsoft", "Gelu"))?;
         let (numbers_at, numbers) = before(gelu.inputs.first()?, ("", "DequantizeLinear"))?;
@@ -259,9 +251,8 @@ impl<'g, 'a> Walk<'g, 'a> {
 
     fn quantize(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
         let (scale, zero) = self.scale(node)?;
-        let Twin { name: twin, channels } = self.twins.get(value)?;
-        let (twin, channels) = (twin.clone(), *channels);
-        self.last.insert(output, Last { name: name(output, "last"), channels });
+        let Twin { name: twin, channels } = self.twin(value)?;
+        self.last.insert(output, Twin { name: name(output, "last"), channels });
         Some(Plan::Last(own(QUANTIZE, vec![twin, scale, zero])))
     }
 
@@ -289,7 +280,7 @@ impl<'g, 'a> Walk<'g, 'a> {
                 let (_, sides) = self.graph.shape(convolution.inputs.get(3)?)?;
                 let channels =
                     usize::try_from(*sides.first()?).ok().filter(|channels| channels.is_multiple_of(self.block))?;
-                self.last.insert(output, Last { name: self.current(value), channels });
+                self.last.insert(output, Twin { name: self.current(value), channels });
                 Some(Plan::Order)
             }
             _ => None,
@@ -309,9 +300,8 @@ impl<'g, 'a> Walk<'g, 'a> {
     fn gate(&mut self, node: &Node<'a>, output: &'a str) -> Option<Plan> {
         let &[a, b] = &*node.inputs else { return None };
         let (map, gates) = if self.pooled.contains(b) { (a, b) } else { (b, a) };
-        let Twin { name, channels } = self.twins.get(map).filter(|_| self.pooled.contains(gates))?;
-        let (twin, channels) = (name.clone(), *channels);
-        Some(self.makes(output, channels, own(GATE, vec![twin, gates.to_owned()])))
+        let Twin { name, channels } = self.twin(map).filter(|_| self.pooled.contains(gates))?;
+        Some(self.makes(output, channels, own(GATE, vec![name, gates.to_owned()])))
     }
 
     /// What goes number by number, of maps of one shape and of single constants.
@@ -354,14 +344,13 @@ impl<'g, 'a> Walk<'g, 'a> {
         let times: Vec<u64> =
             scales.iter().filter(|scale| scale.fract() == 0.0 && **scale >= 1.0).map(|&scale| scale as u64).collect();
         let (true, [1, 1, _, _]) = (is_plain && scales.len() == 4, &*times) else { return None };
-        let Twin { name, channels } = self.twins.get(map)?;
+        let Twin { name, channels } = self.twin(map)?;
         let attributes = vec![
             new::integers("scales", &times),
             new::text("mode", "nearest"),
             new::text("coordinate_transformation_mode", "asymmetric"),
         ];
-        let (twin, channels) = (name.clone(), *channels);
-        let operator = Operator { domain: BLOCKED.into(), kind: "Upsample".into(), inputs: vec![twin], attributes };
+        let operator = Operator { domain: BLOCKED.into(), kind: "Upsample".into(), inputs: vec![name], attributes };
         Some(self.makes(output, channels, operator))
     }
 
@@ -439,7 +428,7 @@ fn has_channels_first(node: &Node) -> bool {
 
 /// The node's operator, of other inputs.
 fn same_kind(node: &Node, inputs: Vec<String>) -> Operator {
-    let (domain, kind) = if node.kind.is_empty() { node.foreign } else { ("", node.kind) };
+    let (domain, kind) = node.operator();
     let attributes = node.attributes.iter().map(|attribute| attribute.to_vec()).collect();
     Operator { domain: domain.to_owned(), kind: kind.to_owned(), inputs, attributes }
 }
@@ -563,22 +552,28 @@ mod tests {
         new::node("Transpose", &[value], output, &[&new::integers("perm", order)])
     }
 
-    /// One scale and zero for all, and weights of 16 rows.
-    fn constants() -> [Vec<u8>; 3] {
-        let weights = new::constant("weights", Kind::I8, &[16, 1, 1, 1], &[1; 16]);
-        [number("scale", 0.5), new::constant("zero", Kind::U8, &[], &[7]), weights]
+    /// The nodes after one scale and zero for all, weights of 16 rows, and a map from a convolution of numbers, `map`, to one of integers, `d`, by
+    /// way of `b`; then `more`. Constants of the integers' convolutions are dots.
+    fn changed_of_integers(more: &[Vec<u8>]) -> Vec<String> {
+        let mut graph = vec![
+            number("scale", 0.5),
+            new::constant("zero", Kind::U8, &[], &[7]),
+            new::constant("weights", Kind::I8, &[16, 1, 1, 1], &[1; 16]),
+            blocked("Conv", &["pixels", "w"], "map"),
+            ordered("map", "a", 16),
+            scaled("QuantizeLinear", "a", "b"),
+            transposed("b", "c", &[0, 2, 3, 1]),
+            quantized("c", "d"),
+        ];
+        graph.extend_from_slice(more);
+        let constants = " scale zero weights scales zeros scale zero";
+        changed(&graph).unwrap().iter().map(|line| line.replace(constants, " ...")).collect()
     }
 
     #[test]
     fn convolutions_of_integers_are_reached_and_left_in_one_pass() {
-        let mut graph = constants().to_vec();
-        graph.extend([
-            blocked("Conv", &["pixels", "w"], "map"),
-            ordered("map", "a", 16),
-            scaled("QuantizeLinear", "a", "b"),
+        let all = changed_of_integers(&[
             scaled("DequantizeLinear", "b", "residual"),
-            transposed("b", "c", &[0, 2, 3, 1]),
-            quantized("c", "d"),
             scaled("DequantizeLinear", "d", "e"),
             new::node_of("com.microsoft", "Gelu", &["e"], "f", &[]),
             scaled("QuantizeLinear", "f", "g"),
@@ -594,7 +589,6 @@ mod tests {
             blocked("ReorderInput", &["p"], "q"),
             blocked("Conv", &["q", "m"], "result"),
         ]);
-        let all = changed(&graph).unwrap();
         let wanted = [
             "+Conv(pixels w) map",
             "*Quantize(map scale zero) b'",
@@ -607,27 +601,17 @@ mod tests {
             "*Dequantize(n scale zero) q",
             "+Conv(q m) result",
         ];
-        let constants = " scale zero weights scales zeros scale zero";
-        let all: Vec<_> = all.iter().map(|line| line.replace(constants, " ...")).collect();
         assert_eq!(all, wanted);
     }
 
     #[test]
     fn integers_that_are_taken_in_order_too_stay_so() {
-        let mut graph = constants().to_vec();
-        graph.extend([
-            blocked("Conv", &["pixels", "w"], "map"),
-            ordered("map", "a", 16),
-            scaled("QuantizeLinear", "a", "b"),
-            transposed("b", "c", &[0, 2, 3, 1]),
-            quantized("c", "d"),
+        let all = changed_of_integers(&[
             transposed("d", "e", TO_ORDER),
             scaled("DequantizeLinear", "e", "f"),
             node("Softmax", &["f"], "g"),
             node("MatMul", &["g", "b"], "result"),
         ]);
-        let constants = " scale zero weights scales zeros scale zero";
-        let all: Vec<_> = changed(&graph).unwrap().iter().map(|line| line.replace(constants, " ...")).collect();
         let wanted = [
             "+Conv(pixels w) map",
             "*Quantize(map scale zero) b'",
@@ -666,18 +650,11 @@ mod tests {
 
     #[test]
     fn numbers_whose_gelu_is_not_made_integers_again_stay() {
-        let mut graph = constants().to_vec();
-        graph.extend([
-            blocked("Conv", &["pixels", "w"], "map"),
-            ordered("map", "a", 16),
-            scaled("QuantizeLinear", "a", "b"),
-            transposed("b", "c", &[0, 2, 3, 1]),
-            quantized("c", "d"),
+        let all = changed_of_integers(&[
             transposed("d", "e", TO_ORDER),
             scaled("DequantizeLinear", "e", "f"),
             new::node_of("com.microsoft", "Gelu", &["f"], "result", &[]),
         ]);
-        let all = changed(&graph).unwrap();
         assert_eq!(all[all.len() - 3..], ["Transpose(d) e", "DequantizeLinear(e scale zero) f", "*Gelu(f) result"]);
     }
 

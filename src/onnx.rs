@@ -1,7 +1,7 @@
 //! ONNX files: reading a graph, and writing it with changes.
 //!
-//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] and [`crate::blocks`] need is understood here; what is not changed
-//! is copied as it is, so nothing of a foreign model can get lost.
+//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] and [`crate::blocks`] need is understood here;
+//! what is not changed is copied as it is, so nothing of a foreign model can get lost.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -209,6 +209,11 @@ impl<'a> Node<'a> {
             _ => node.foreign = (domain, kind),
         }
         Some(node)
+    }
+
+    /// Domain and operator, whichever the domain is; ONNX's is empty.
+    pub(crate) fn operator(&self) -> (&'a str, &'a str) {
+        if self.kind.is_empty() { self.foreign } else { ("", self.kind) }
     }
 
     /// The fields of an attribute.

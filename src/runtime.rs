@@ -634,7 +634,7 @@ fn build(
         let with_own = block.and_then(|block| {
             let (mut optimised, written) = optimised(builder().ok()?, &model)?;
             let own = blocks::with_own_operators(&written, block)?;
-            let mut made = with_own_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
+            let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
             agree(&mut optimised, &mut made).ok()?.then_some(made)
         });
         let made = match with_own {
@@ -714,7 +714,7 @@ fn agree(optimised: &mut ort::session::Session, changed: &mut ort::session::Sess
 }
 
 /// For what [`optimised`] gave, with own operators.
-fn with_own_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
+fn with_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
     let domain = OperatorDomain::new(blocks::DOMAIN).ok()?;
     let domain = domain.add(Own::<GELU>).ok()?.add(Own::<GATE>).ok()?.add(Own::<MEAN>).ok()?;
     let domain = domain.add(Own::<QUANTIZED_GELU>).ok()?.add(Own::<QUANTIZE>).ok()?;
