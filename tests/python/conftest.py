@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,6 +44,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def key(page: OcrResult) -> list[tuple[str, float, bytes]]:
     """Everything an answer says, bit for bit."""
     return [(line.text, line.score, line.polygon.tobytes()) for line in page.lines]
+
+
+def until(seen: Callable[[], object], seconds: float = 45) -> float:
+    """Seconds that it took."""
+    start = time.monotonic()
+    while not seen():
+        assert time.monotonic() - start < seconds
+        time.sleep(0.02)
+    return time.monotonic() - start
 
 
 def upright_page_with_a_tall_line() -> np.ndarray:
