@@ -18,20 +18,51 @@ use crate::rewrite::name;
 
 /// The domain of the own operators.
 pub const DOMAIN: &str = "threadsafe_ocr";
-/// The own operators: [`crate::operators::gelu`],
-pub const GELU: &str = "Gelu";
-/// [`crate::operators::gate`] of a map in blocks and gates, N x channels x 1 x 1,
-pub const GATE: &str = "Gate";
-/// [`crate::operators::mean`] of a map in blocks, which gives N x channels x 1 x 1,
-pub const MEAN: &str = "Mean";
-/// [`crate::operators::quantized_gelu`] of integers, their scale and zero, and those of the result,
-pub const QUANTIZED_GELU: &str = "QuantizedGelu";
-/// [`crate::operators::quantize`] of a map in blocks, scale and zero, which gives N x height x width x channels,
-pub const QUANTIZE: &str = "Quantize";
-/// [`crate::operators::dequantize`], the way back,
-pub const DEQUANTIZE: &str = "Dequantize";
-/// and the same of two such maps, each with its scale and zero, whose sum it is.
-pub const DEQUANTIZED_SUM: &str = "DequantizedSum";
+/// The own operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// [`crate::operators::gelu`].
+    Gelu,
+    /// [`crate::operators::gate`] of a map in blocks and gates, N x channels x 1 x 1.
+    Gate,
+    /// [`crate::operators::mean`] of a map in blocks, which gives N x channels x 1 x 1.
+    Mean,
+    /// [`crate::operators::quantized_gelu`] of integers, their scale and zero, and those of the result.
+    QuantizedGelu,
+    /// [`crate::operators::quantize`] of a map in blocks, scale and zero, which gives N x height x width x channels.
+    Quantize,
+    /// [`crate::operators::dequantize`], the way back.
+    Dequantize,
+    /// The same of two such maps, each with its scale and zero, whose sum it is.
+    DequantizedSum,
+}
+
+impl Own {
+    /// By their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Gelu,
+        Self::Gate,
+        Self::Mean,
+        Self::QuantizedGelu,
+        Self::Quantize,
+        Self::Dequantize,
+        Self::DequantizedSum,
+    ];
+
+    /// Its name in a file, and its inputs: `f` of f32, `i` of 8-bit integers.
+    #[must_use]
+    pub fn signature(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Gelu => ("Gelu", "f"),
+            Self::Gate => ("Gate", "ff"),
+            Self::Mean => ("Mean", "f"),
+            Self::QuantizedGelu => ("QuantizedGelu", "ififi"),
+            Self::Quantize => ("Quantize", "ffi"),
+            Self::Dequantize => ("Dequantize", "ifi"),
+            Self::DequantizedSum => ("DequantizedSum", "ifiifi"),
+        }
+    }
+}
 
 /// From channels last to order.
 const TO_ORDER: &[u64] = &[0, 3, 1, 2];
@@ -143,7 +174,7 @@ impl<'g, 'a> Walk<'g, 'a> {
             }
             // Of integers each pass gives the same bits as its nodes did; a mean that is more exact would round some of them to the other side.
             (_, "ReduceMean" | "GlobalAveragePool") if self.pooled.contains(output) && !self.has_integers => {
-                self.twin(first).map(|twin| Plan::Replaced(own(MEAN, vec![twin.name])))
+                self.twin(first).map(|twin| Plan::Replaced(own(Own::Mean, vec![twin.name])))
             }
             (_, "Mul") => self.gate(node, output).or_else(|| self.each_number(node, output)),
             (_, "QuantizeLinear") => self.quantized_gelu(node, first).or_else(|| self.quantize(node, first, output)),
@@ -201,9 +232,9 @@ impl<'g, 'a> Walk<'g, 'a> {
 
     fn gelu(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
         if let Some(Twin { name, channels }) = self.twin(value) {
-            return Some(self.makes(output, channels, own(GELU, vec![name])));
+            return Some(self.makes(output, channels, own(Own::Gelu, vec![name])));
         }
-        (node.inputs.len() == 1).then(|| Plan::Replaced(own(GELU, vec![self.current(value)])))
+        (node.inputs.len() == 1).then(|| Plan::Replaced(own(Own::Gelu, vec![self.current(value)])))
     }
 
     fn order(&mut self, node: &Node<'a>, blocked: &'a str, output: &'a str) -> Option<Plan> {
@@ -222,7 +253,7 @@ impl<'g, 'a> Walk<'g, 'a> {
             return Some(Plan::Gone);
         }
         let Dequantized { integers, scale, zero } = self.dequantized.get(ordered)?.clone();
-        Some(Plan::Replaced(own(DEQUANTIZE, vec![integers.name, scale, zero])))
+        Some(Plan::Replaced(own(Own::Dequantize, vec![integers.name, scale, zero])))
     }
 
     /// Scale and zero of a node's integers, where they are one number each, and the integers have no sign.
@@ -246,14 +277,14 @@ impl<'g, 'a> Walk<'g, 'a> {
         let &integers = numbers.inputs.first().filter(|integers| !self.last.contains_key(*integers))?;
         self.plans.insert(gelu_at, Plan::Gone);
         self.plans.insert(numbers_at, Plan::Gone);
-        Some(Plan::Replaced(own(QUANTIZED_GELU, vec![self.current(integers), scale, zero, to_scale, to_zero])))
+        Some(Plan::Replaced(own(Own::QuantizedGelu, vec![self.current(integers), scale, zero, to_scale, to_zero])))
     }
 
     fn quantize(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
         let (scale, zero) = self.scale(node)?;
         let Twin { name: twin, channels } = self.twin(value)?;
         self.last.insert(output, Twin { name: name(output, "last"), channels });
-        Some(Plan::Last(own(QUANTIZE, vec![twin, scale, zero])))
+        Some(Plan::Last(own(Own::Quantize, vec![twin, scale, zero])))
     }
 
     fn dequantize(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
@@ -293,7 +324,7 @@ impl<'g, 'a> Walk<'g, 'a> {
         let (a, b) = (self.dequantized.get(a)?.clone(), self.dequantized.get(b)?.clone());
         let channels = a.integers.channels;
         let inputs = vec![a.integers.name, a.scale, a.zero, b.integers.name, b.scale, b.zero];
-        (channels == b.integers.channels).then(|| self.makes(output, channels, own(DEQUANTIZED_SUM, inputs)))
+        (channels == b.integers.channels).then(|| self.makes(output, channels, own(Own::DequantizedSum, inputs)))
     }
 
     /// A map times one number a channel.
@@ -301,7 +332,7 @@ impl<'g, 'a> Walk<'g, 'a> {
         let &[a, b] = &*node.inputs else { return None };
         let (map, gates) = if self.pooled.contains(b) { (a, b) } else { (b, a) };
         let Twin { name, channels } = self.twin(map).filter(|_| self.pooled.contains(gates))?;
-        Some(self.makes(output, channels, own(GATE, vec![name, gates.to_owned()])))
+        Some(self.makes(output, channels, own(Own::Gate, vec![name, gates.to_owned()])))
     }
 
     /// What goes number by number, of maps of one shape and of single constants.
@@ -417,8 +448,8 @@ impl Operator {
     }
 }
 
-fn own(kind: &str, inputs: Vec<String>) -> Operator {
-    Operator { domain: DOMAIN.into(), kind: kind.to_owned(), inputs, attributes: Vec::new() }
+fn own(kind: Own, inputs: Vec<String>) -> Operator {
+    Operator { domain: DOMAIN.into(), kind: kind.signature().0.to_owned(), inputs, attributes: Vec::new() }
 }
 
 /// Of a node that puts a map in order or in blocks: from or to N x channels x height x width.
@@ -475,6 +506,13 @@ mod tests {
             }
         });
         Some(told)
+    }
+
+    #[test]
+    fn own_operators_are_found_by_their_numbers() {
+        for (number, own) in Own::ALL.into_iter().enumerate() {
+            assert_eq!(own as usize, number);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use ort::value::{
 };
 use parking_lot::Mutex;
 
-use crate::blocks;
+use crate::blocks::{self, Own};
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::head::Head;
@@ -696,7 +696,10 @@ fn agree(optimised: &mut ort::session::Session, changed: &mut ort::session::Sess
     };
     let sides: Vec<usize> =
         shape.iter().zip([2, 3, 96, 160]).map(|(&side, free)| usize::try_from(side).unwrap_or(free)).collect();
-    let numbers = (0..sides.iter().product::<usize>()).scan(1_u32, |state, _| {
+    // A network for pictures of one size is run at that.
+    let count = sides.iter().try_fold(1_usize, |count, &side| count.checked_mul(side));
+    let Some(count) = count.filter(|&count| count <= 1 << 22) else { return Ok(false) };
+    let numbers = (0..count).scan(1_u32, |state, _| {
         *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         Some((*state >> 8) as f32 / (1 << 23) as f32 - 1.0)
     });
@@ -716,51 +719,39 @@ fn agree(optimised: &mut ort::session::Session, changed: &mut ort::session::Sess
 /// For what [`optimised`] gave, with own operators.
 fn with_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
     let domain = OperatorDomain::new(blocks::DOMAIN).ok()?;
-    let domain = domain.add(Own::<GELU>).ok()?.add(Own::<GATE>).ok()?.add(Own::<MEAN>).ok()?;
-    let domain = domain.add(Own::<QUANTIZED_GELU>).ok()?.add(Own::<QUANTIZE>).ok()?;
-    let domain = domain.add(Own::<DEQUANTIZE>).ok()?.add(Own::<DEQUANTIZED_SUM>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::Gelu as usize }>).ok()?.add(OwnKernel::<{ Own::Gate as usize }>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::Mean as usize }>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::QuantizedGelu as usize }>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::Quantize as usize }>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::Dequantize as usize }>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::DequantizedSum as usize }>).ok()?;
     builder.with_optimization_level(GraphOptimizationLevel::Disable).ok()?.with_operators(domain).ok()
 }
 
-/// Own operators: their names, and their inputs, `f` of f32, `i` of integers.
-const OWN: [(&str, &str); 7] = [
-    (blocks::GELU, "f"),
-    (blocks::GATE, "ff"),
-    (blocks::MEAN, "f"),
-    (blocks::QUANTIZED_GELU, "ififi"),
-    (blocks::QUANTIZE, "ffi"),
-    (blocks::DEQUANTIZE, "ifi"),
-    (blocks::DEQUANTIZED_SUM, "ifiifi"),
-];
-/// Their places there.
-const GELU: usize = 0;
-const GATE: usize = 1;
-const MEAN: usize = 2;
-const QUANTIZED_GELU: usize = 3;
-const QUANTIZE: usize = 4;
-const DEQUANTIZE: usize = 5;
-const DEQUANTIZED_SUM: usize = 6;
+/// An own operator by its number, and its kernel. It holds nothing: any number of threads run one session, and with it one kernel, of which `ort`
+/// hands each a `&mut`.
+struct OwnKernel<const NUMBER: usize>;
 
-/// An own operator, and its kernel. It holds nothing: any number of threads run one session, and with it one kernel, of which `ort` hands each a
-/// `&mut`.
-struct Own<const OPERATOR: usize>;
+const _: () = assert!(size_of::<OwnKernel<0>>() == 0);
 
-const _: () = assert!(size_of::<Own<GELU>>() == 0);
+impl<const NUMBER: usize> OwnKernel<NUMBER> {
+    const OWN: Own = Own::ALL[NUMBER];
+}
 
-impl<const OPERATOR: usize> ort::operator::Operator for Own<OPERATOR> {
+impl<const NUMBER: usize> ort::operator::Operator for OwnKernel<NUMBER> {
     type Kernel<'a> = Self;
 
     fn name(&self) -> &str {
-        OWN[OPERATOR].0
+        Self::OWN.signature().0
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
         let kind = |letter| if letter == 'f' { TensorElementType::Float32 } else { TensorElementType::Uint8 };
-        OWN[OPERATOR].1.chars().map(move |letter| OperatorInput::required(kind(letter))).collect::<Vec<_>>()
+        Self::OWN.signature().1.chars().map(move |letter| OperatorInput::required(kind(letter))).collect::<Vec<_>>()
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        let gives_integers = matches!(OPERATOR, QUANTIZED_GELU | QUANTIZE);
+        let gives_integers = matches!(Self::OWN, Own::QuantizedGelu | Own::Quantize);
         [OperatorOutput::required(if gives_integers { TensorElementType::Uint8 } else { TensorElementType::Float32 })]
     }
 
@@ -769,23 +760,10 @@ impl<const OPERATOR: usize> ort::operator::Operator for Own<OPERATOR> {
     }
 }
 
-impl<const OPERATOR: usize> Kernel for Own<OPERATOR> {
+impl<const NUMBER: usize> Kernel for OwnKernel<NUMBER> {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let run = Run(context);
-        match (OPERATOR, rewrite::block() == Some(16)) {
-            (GELU, _) => run.gelu(),
-            (QUANTIZED_GELU, _) => run.quantized_gelu(),
-            (GATE, true) => run.gate::<16>(),
-            (GATE, false) => run.gate::<8>(),
-            (MEAN, true) => run.mean::<16>(),
-            (MEAN, false) => run.mean::<8>(),
-            (QUANTIZE, true) => run.quantize::<16>(),
-            (QUANTIZE, false) => run.quantize::<8>(),
-            (DEQUANTIZE, true) => run.dequantize::<16>(false),
-            (DEQUANTIZE, false) => run.dequantize::<8>(false),
-            (_, true) => run.dequantize::<16>(true),
-            (_, false) => run.dequantize::<8>(true),
-        }
+        if rewrite::block() == Some(16) { run.of::<16>(Self::OWN) } else { run.of::<8>(Self::OWN) }
     }
 }
 
@@ -802,6 +780,18 @@ impl Run<'_> {
 
     fn output(&self, shape: impl IntoShape) -> ort::Result<ValueRefMut<'_>> {
         self.0.output(0, shape)?.ok_or_else(wrong)
+    }
+
+    fn of<const BLOCK: usize>(&self, own: Own) -> ort::Result<()> {
+        match own {
+            Own::Gelu => self.gelu(),
+            Own::Gate => self.gate::<BLOCK>(),
+            Own::Mean => self.mean::<BLOCK>(),
+            Own::QuantizedGelu => self.quantized_gelu(),
+            Own::Quantize => self.quantize::<BLOCK>(),
+            Own::Dequantize => self.dequantize::<BLOCK>(false),
+            Own::DequantizedSum => self.dequantize::<BLOCK>(true),
+        }
     }
 
     fn gelu(&self) -> ort::Result<()> {
