@@ -2,8 +2,8 @@
 //!
 //! Its convolutions have the numbers of a map in blocks of 8 or 16 channels (see [`crate::operators`]). Before an operator that is not made for
 //! that it puts the map in order (`ReorderOutput`), and after it in blocks again (`ReorderInput`), each a pass over all of it. Most operators in
-//! between do not care for the order, and for three that do there are own ones: `Gelu`, which ONNX Runtime has in blocks but slower; `Gate`, a map
-//! times a number a channel; `Mean`, of each channel.
+//! between do not care for the order, and for two that do there are own ones: `Gate`, a map times a number a channel, and `Mean`, of each channel;
+//! and `Gelu`, of which ONNX Runtime's is slower.
 //!
 //! Its convolutions of 8-bit integers have all channels of a pixel side by side, to which and from which there are `Transpose`s of maps in order. The
 //! own ones go between that and the blocks in one pass, and from integers to integers where Gelu lies between two.
@@ -133,7 +133,7 @@ struct Walk<'g, 'a> {
     last: HashMap<&'a str, Twin>,
     /// By the names of the numbers in order.
     dequantized: HashMap<&'a str, Dequantized>,
-    /// Values of one number a channel, which are the same in blocks and in order.
+    /// Values of one number a channel, which are the same in blocks and in order where the channels fill blocks.
     pooled: HashSet<&'a str>,
     has_integers: bool,
 }
@@ -173,7 +173,9 @@ impl<'g, 'a> Walk<'g, 'a> {
                 Some(Plan::Gone)
             }
             // Of integers each pass gives the same bits as its nodes did; a mean that is more exact would round some of them to the other side.
-            (_, "ReduceMean" | "GlobalAveragePool") if self.pooled.contains(output) && !self.has_integers => {
+            (_, "ReduceMean" | "GlobalAveragePool")
+                if node.inputs.len() == 1 && self.pooled.contains(output) && !self.has_integers =>
+            {
                 self.twin(first).map(|twin| Plan::Replaced(own(Own::Mean, vec![twin.name])))
             }
             (_, "Mul") => self.gate(node, output).or_else(|| self.each_number(node, output)),
@@ -194,9 +196,13 @@ impl<'g, 'a> Walk<'g, 'a> {
     /// Whether it gives one number a channel.
     fn is_pooled(&self, node: &Node<'a>) -> bool {
         let pools = match (node.foreign, node.kind) {
-            (_, "GlobalAveragePool") | ((BLOCKED, "GlobalAveragePool"), _) => return true,
-            (_, "ReduceMean") => {
-                return node.integers("axes").is_some_and(|axes| axes == [2, 3])
+            (_, "GlobalAveragePool" | "GlobalMaxPool") | ((BLOCKED, "GlobalAveragePool" | "GlobalMaxPool"), _) => {
+                return true;
+            }
+            // Later versions have the axes as an input, which is not looked at: `Gate` refuses other shapes.
+            (_, "ReduceMean" | "ReduceMax") => {
+                let axes = node.integers("axes");
+                return (node.inputs.len() == 2 || axes.is_some_and(|axes| axes == [2, 3]))
                     && node.integer("keepdims").is_none_or(|keeps| keeps == 1);
             }
             ((BLOCKED, "Conv"), _) => is(node, "kernel_shape", 1) && is(node, "pads", 0),
@@ -298,6 +304,11 @@ impl<'g, 'a> Walk<'g, 'a> {
     fn transpose(&mut self, node: &Node<'a>, value: &'a str, output: &'a str) -> Option<Plan> {
         match &*node.integers("perm")? {
             [0, 2, 3, 1] => {
+                // Nodes with several outputs take what they took.
+                let mut users = self.graph.users(output);
+                if output == self.graph.output || users.any(|(_, user)| user.outputs.len() != 1) {
+                    return None;
+                }
                 self.same.insert(output, self.last.get(value)?.name.clone());
                 Some(Plan::Gone)
             }
@@ -388,7 +399,7 @@ impl<'g, 'a> Walk<'g, 'a> {
     fn carry_out(&self, changes: &mut Changes) {
         let taken = self.taken_in_order();
         for (&at, node) in &self.graph.nodes {
-            // ONNX Runtime's operators in blocks, and all that have plans, have one output.
+            // ONNX Runtime's operators in blocks, all that have plans and all that take what is gone have one output.
             let &[output] = &*node.outputs else { continue };
             let is_taken = taken.contains(output);
             let fields = match self.plans.get(&at) {
@@ -541,6 +552,30 @@ mod tests {
     }
 
     #[test]
+    fn a_map_is_not_multiplied_by_what_is_one_number_a_channel_as_by_a_map() {
+        let means = [
+            node("ReduceMean", &["a", "axes"], "mean"),
+            node("GlobalMaxPool", &["a"], "mean"),
+            new::node("ReduceMax", &["a"], "mean", &[&new::integers("axes", &[2, 3])]),
+        ];
+        for mean in means {
+            let graph = [
+                blocked("Conv", &["pixels", "w"], "map"),
+                ordered("map", "a", 16),
+                mean,
+                blocked("ReorderInput", &["mean"], "b"),
+                blocked("Conv", &["b", "w"], "c"),
+                ordered("c", "gates", 16),
+                node("Mul", &["a", "gates"], "d"),
+                blocked("ReorderInput", &["d"], "e"),
+                blocked("Conv", &["e", "w"], "result"),
+            ];
+            let told = changed(&graph).unwrap();
+            assert_eq!(told[told.len() - 2..], ["*Gate(map gates) d'", "+Conv(d' w) result"], "{told:?}");
+        }
+    }
+
+    #[test]
     fn maps_are_added_enlarged_and_put_side_by_side_in_blocks() {
         let nearest = [
             new::text("mode", "nearest"),
@@ -661,6 +696,12 @@ mod tests {
             "MatMul(g b) result",
         ];
         assert_eq!(all, wanted);
+    }
+
+    #[test]
+    fn integers_that_are_the_result_are_put_in_its_order() {
+        let all = changed_of_integers(&[transposed("b", "result", &[0, 2, 3, 1])]);
+        assert_eq!(all[all.len() - 2..], ["+QLinearConv(b' ...) d", "Transpose(b) result"]);
     }
 
     #[test]

@@ -198,7 +198,7 @@ fn log_level() -> ort::logging::LogLevel {
 }
 
 /// `THREADSAFE_OCR_PROFILE`: the beginning of the names of the JSON files, one for each session, to which ONNX Runtime writes when it is
-/// dropped how long every node ran, on which provider and on which thread.
+/// dropped how long every node ran, on which provider and on which thread. The first run of a network with own operators is the one at load.
 fn profile() -> Option<PathBuf> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let mut name = std::env::var_os("THREADSAFE_OCR_PROFILE").filter(|name| !name.is_empty())?;
@@ -338,14 +338,7 @@ impl Session {
         let environment = environment()?;
         let (session, head) = build(&environment, path, target, alone)?;
         if device == Device::Cpu {
-            // By the first session of an arena: later ones may find runs in its first region, and would get another.
-            let of = ENVIRONMENT
-                .lock()
-                .as_mut()
-                .map(|loaded| std::mem::replace(&mut loaded.large_pages_of, std::process::id()));
-            if of != Some(std::process::id()) {
-                use_large_pages(&session);
-            }
+            use_large_pages_at_first(&session);
         }
         let wrong = |why: String| Error::ModelLoad(format!("{}: {why}", path.display()));
         let first = |outlets: &[Outlet], count: usize, what: &str| -> Result<Vec<i64>> {
@@ -560,6 +553,15 @@ fn use_large_pages(session: &ort::session::Session) {
     });
 }
 
+/// By the first session of an arena, before it runs: later ones may find runs in its first region, and would get another.
+fn use_large_pages_at_first(session: &ort::session::Session) {
+    let of =
+        ENVIRONMENT.lock().as_mut().map(|loaded| std::mem::replace(&mut loaded.large_pages_of, std::process::id()));
+    if of != Some(std::process::id()) {
+        use_large_pages(session);
+    }
+}
+
 #[cfg(not(target_os = "linux"))]
 fn use_large_pages(_session: &ort::session::Session) {}
 
@@ -631,12 +633,7 @@ fn build(
     // A file that cannot be read is the runtime's to complain about.
     let rewritten = (device == Device::Cpu).then(|| rewrite::rewritten(&std::fs::read(path).ok()?, block)).flatten();
     if let Some(Rewritten { model, head }) = rewritten {
-        let with_own = block.and_then(|block| {
-            let (mut optimised, written) = optimised(builder().ok()?, &model)?;
-            let own = blocks::with_own_operators(&written, block)?;
-            let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
-            agree(&mut optimised, &mut made).ok()?.then_some(made)
-        });
+        let with_own = block.and_then(|block| with_own_operators(builder, profiled, &model, head.is_some(), block));
         let made = match with_own {
             Some(session) => Ok(session),
             None => profiled()?.commit_from_memory(&model),
@@ -657,6 +654,24 @@ fn build(
         message => unloadable(&message),
     })?;
     Ok((session, None))
+}
+
+/// The network with own operators, where it is the same as without; `None` too where ONNX Runtime does not tell how it optimised it.
+fn with_own_operators(
+    builder: impl Fn() -> Result<SessionBuilder>,
+    profiled: impl Fn() -> Result<SessionBuilder>,
+    model: &[u8],
+    is_recogniser: bool,
+    block: usize,
+) -> Option<ort::session::Session> {
+    let (mut optimised, written) = optimised(builder().ok()?, model)?;
+    let sides = sample(optimised.inputs(), is_recogniser)?;
+    use_large_pages_at_first(&optimised);
+    let own = blocks::with_own_operators(&written, block)?;
+    drop(written);
+    let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
+    drop(own);
+    agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
 }
 
 /// The model as ONNX Runtime optimises it for this processor, made, and as a file; `None` where that cannot be had. It writes to files alone.
@@ -687,26 +702,34 @@ fn optimised(_builder: SessionBuilder, _model: &[u8]) -> Option<(ort::session::S
     None
 }
 
-/// Whether both compute the same, of two small pictures that are wider than high. What a graph broadcasts is seen in its shapes alone, which are not
-/// in the file, and a foreign model may be made in a way that [`blocks`] takes for another.
-fn agree(optimised: &mut ort::session::Session, changed: &mut ort::session::Session) -> ort::Result<bool> {
-    let shape = match optimised.inputs().first().map(Outlet::dtype) {
-        Some(ValueType::Tensor { shape, .. }) => shape.to_vec(),
-        _ => return Ok(false),
-    };
-    let sides: Vec<usize> =
-        shape.iter().zip([2, 3, 96, 160]).map(|(&side, free)| usize::try_from(side).unwrap_or(free)).collect();
-    // A network for pictures of one size is run at that.
-    let count = sides.iter().try_fold(1_usize, |count, &side| count.checked_mul(side));
-    let Some(count) = count.filter(|&count| count <= 1 << 22) else { return Ok(false) };
-    let numbers = (0..count).scan(1_u32, |state, _| {
+/// Two small pictures that are wider than high, 48 high for recognisers, as lines are, for a network that takes these; of what is fixed, so large.
+fn sample(inputs: &[Outlet], is_recogniser: bool) -> Option<Vec<usize>> {
+    let [input] = inputs else { return None };
+    let ValueType::Tensor { shape, .. } = input.dtype() else { return None };
+    let free = [2, 3, if is_recogniser { 48 } else { 96 }, 160];
+    let sides: Vec<usize> = shape.iter().zip(free).map(|(&side, free)| usize::try_from(side).unwrap_or(free)).collect();
+    // Others would take seconds.
+    sides.iter().try_fold(1_usize, |size, &side| size.checked_mul(side)).filter(|&size| size <= 1 << 21)?;
+    Some(sides)
+}
+
+/// Whether both compute the same, of noise, half of it faint. What a graph broadcasts is seen in its shapes alone, which are not in the file, and a
+/// foreign model may be made in a way that [`blocks`] takes for another.
+fn agree(
+    optimised: &mut ort::session::Session,
+    changed: &mut ort::session::Session,
+    sides: &[usize],
+) -> ort::Result<bool> {
+    let size = sides.iter().product::<usize>();
+    let noise = (0..size).scan(1_u32, |state, _| {
         *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         Some((*state >> 8) as f32 / (1 << 23) as f32 - 1.0)
     });
-    let numbers: Vec<f32> = numbers.collect();
+    let numbers: Vec<f32> =
+        noise.enumerate().map(|(at, number)| if at < size / 2 { number } else { number / 8.0 + 0.5 }).collect();
     let mut results = Vec::new();
     for session in [optimised, changed] {
-        let outputs = session.run(ort::inputs![TensorRef::from_array_view((sides.clone(), &*numbers))?])?;
+        let outputs = session.run(ort::inputs![TensorRef::from_array_view((sides.to_vec(), &*numbers))?])?;
         let (shape, values) = outputs[0].try_extract_tensor::<f32>()?;
         results.push((shape.to_vec(), values.to_vec()));
     }
@@ -767,7 +790,7 @@ impl<const NUMBER: usize> Kernel for OwnKernel<NUMBER> {
     }
 }
 
-/// As many vectors are given to one thread of a run that has several, where they need not be one block's.
+/// As many numbers are given to one thread of a run that has several, where they need not be one block's.
 const SHARE: usize = 1 << 15;
 
 /// A run of one own operator.
@@ -818,11 +841,12 @@ impl Run<'_> {
         let (shape, map) = map.try_extract_tensor::<f32>()?;
         let area = sides::<BLOCK>(shape, 1)?.area;
         let gates = self.input(1)?;
-        let (gates, _) = gates.try_extract_tensor::<f32>()?.1.as_chunks::<BLOCK>();
-        let blocks = map.as_chunks::<BLOCK>().0.chunks(area);
-        if gates.len() != blocks.len() {
+        let (of_gates, gates) = gates.try_extract_tensor::<f32>()?;
+        if **of_gates != [shape[0], shape[1], 1, 1] {
             return Err(wrong());
         }
+        let (gates, _) = gates.as_chunks::<BLOCK>();
+        let blocks = map.as_chunks::<BLOCK>().0.chunks(area);
         let mut results = self.output(shape.to_vec())?;
         let (results, _) = results.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut::<BLOCK>();
         let parts = blocks.zip(gates).zip(results.chunks_mut(area));

@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import _threadsafe_ocr_startup
 import threadsafe_ocr
-from conftest import LINES, Run
+from conftest import LINES, MODELS, Run
 
 
 def said(level: str | None, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -55,10 +56,15 @@ def test_a_profile_tells_provider_and_thread_of_every_node(run_python: Run, monk
 
 
 @pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="networks run there as ONNX Runtime optimises them")
-@pytest.mark.parametrize("models", ["v6-small", "v6-small-int8"])
+@pytest.mark.parametrize("models", ["v6-small", "v6-small-int8", "lines of any height"])
 def test_networks_run_with_own_operators_between_their_convolutions(
     models: str, run_python: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    if models == "lines of any height":
+        models = str(shutil.copytree(MODELS / "v6-small", tmp_path / "set"))
+        network = onnx.load(tmp_path / "set/rec/inference.onnx")
+        network.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+        onnx.save(network, tmp_path / "set/rec/inference.onnx")
     monkeypatch.setenv("THREADSAFE_OCR_PROFILE", str(tmp_path / "run"))
     run_python(
         f"""
