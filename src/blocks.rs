@@ -8,11 +8,14 @@
 //! Its convolutions of 8-bit integers have all channels of a pixel side by side, to which and from which there are `Transpose`s of maps in order. The
 //! own ones go between that and the blocks in one pass, and from integers to integers where Gelu lies between two.
 //!
+//! What goes number by number is then one node, see [`crate::chains`].
+//!
 //! Every ordered value whose blocks are known has a twin, the same in blocks. Where all that an operator takes has twins, it works on those,
 //! and the result is a twin; what takes it in blocks takes the twin; and only what somebody still takes in order is put in order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use crate::chains;
 use crate::onnx::{Changes, Graph, Kind, Node, new, with_changes};
 use crate::rewrite::name;
 
@@ -35,11 +38,13 @@ pub enum Own {
     Dequantize,
     /// The same of two such maps, each with its scale and zero, whose sum it is.
     DequantizedSum,
+    /// [`crate::operators::chain`] of any values and [`Step`](crate::operators::Step)s, N x 3.
+    Chain,
 }
 
 impl Own {
     /// By their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Gelu,
         Self::Gate,
         Self::Mean,
@@ -47,6 +52,7 @@ impl Own {
         Self::Quantize,
         Self::Dequantize,
         Self::DequantizedSum,
+        Self::Chain,
     ];
 
     /// Its name in a file, and its inputs: `f` of f32, `i` of 8-bit integers.
@@ -60,6 +66,7 @@ impl Own {
             Self::Quantize => ("Quantize", "ffi"),
             Self::Dequantize => ("Dequantize", "ifi"),
             Self::DequantizedSum => ("DequantizedSum", "ifiifi"),
+            Self::Chain => ("Chain", "ff"),
         }
     }
 }
@@ -74,13 +81,16 @@ const BLOCKED: &str = "com.microsoft.nchwc";
 /// model.
 #[must_use]
 pub fn with_own_operators(optimised: &[u8], block: usize) -> Option<Vec<u8>> {
-    let (mut model, ()) = with_changes(optimised, |graph, changes| {
+    let blocked = with_changes(optimised, |graph, changes| {
         let mut walk = Walk::new(graph, block);
         for (&at, node) in &graph.nodes {
             walk.look_at(at, node);
         }
         walk.carry_out(changes);
-    })?;
+    });
+    let blocked = blocked.map(|(model, ())| model);
+    let chained = with_changes(blocked.as_deref().unwrap_or(optimised), chains::join).map(|(model, ())| model);
+    let mut model = chained.or(blocked)?;
     model.extend(new::domain(DOMAIN));
     Some(model)
 }
@@ -513,7 +523,11 @@ mod tests {
                     (_, kind) => ("+", kind),
                 };
                 let line = format!("{mark}{kind}({}) {}", node.inputs.join(" "), node.outputs.join(" "));
-                told.push(line.replace("\u{1f}blocked", "'").replace("\u{1f}last", "'"));
+                told.push(
+                    ["\u{1f}blocked", "\u{1f}last", "\u{1f}steps"]
+                        .iter()
+                        .fold(line, |line, part| line.replace(part, "'")),
+                );
             }
         });
         Some(told)
@@ -543,8 +557,7 @@ mod tests {
         let wanted = [
             "+Conv(pixels w) map",
             "*Mean(map) mean",
-            "HardSigmoid(mean) gates",
-            "Add(gates one) more",
+            "*Chain(mean more') more",
             "*Gate(map more) b'",
             "+Conv(b' w) result",
         ];

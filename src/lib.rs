@@ -14,6 +14,7 @@
 
 pub mod blocks;
 mod buffer;
+mod chains;
 pub mod config;
 pub mod detection;
 pub mod engine;

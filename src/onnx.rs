@@ -1,6 +1,6 @@
 //! ONNX files: reading a graph, and writing it with changes.
 //!
-//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`] and [`crate::blocks`] need is understood here;
+//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`], [`crate::blocks`] and [`crate::chains`] need is understood here;
 //! what is not changed is copied as it is, so nothing of a foreign model can get lost.
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +29,12 @@ pub(crate) fn with_changes<T>(model: &[u8], change: impl FnOnce(&Graph, &mut Cha
     Some((changed, given))
 }
 
+/// Whether the file is a model that is understood here, with nothing in other files.
+pub(crate) fn is_whole(model: &[u8]) -> bool {
+    let graph = fields(model).and_then(|parts| parts.into_iter().find(|part| part.number == model::GRAPH)?.bytes);
+    graph.and_then(Graph::read).is_some()
+}
+
 /// Numbers of fields, of each kind of message.
 mod model {
     pub(super) const GRAPH: u64 = 7;
@@ -54,6 +60,7 @@ mod node {
 }
 mod attribute {
     pub(super) const NAME: u64 = 1;
+    pub(super) const NUMBER: u64 = 2;
     pub(super) const INTEGER: u64 = 3;
     pub(super) const TEXT: u64 = 4;
     pub(super) const TENSOR: u64 = 5;
@@ -226,6 +233,13 @@ impl<'a> Node<'a> {
     pub(crate) fn integer(&self, name: &str) -> Option<i64> {
         let parts = self.attribute(name)?;
         Some(parts.iter().find(|field| field.number == attribute::INTEGER)?.integer?.cast_signed())
+    }
+
+    /// An attribute that is a number.
+    pub(crate) fn number(&self, name: &str) -> Option<f32> {
+        let parts = self.attribute(name)?;
+        let number = parts.iter().find(|field| field.number == attribute::NUMBER)?;
+        number.whole.last_chunk().map(|&bytes| f32::from_le_bytes(bytes))
     }
 
     /// An attribute that is a text.

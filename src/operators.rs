@@ -119,6 +119,83 @@ impl<const BLOCK: usize> Loop for Mean<'_, BLOCK> {
     }
 }
 
+/// One of the steps that [`chain`] takes a number through.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// It is multiplied by the first and more by the second.
+    Affine(f32, f32),
+    /// It is at least the first and at most the second.
+    Clamp(f32, f32),
+    /// It is kept as it is now, beside.
+    Keep,
+    /// It is multiplied by the one kept.
+    MultiplyKept,
+}
+
+impl Step {
+    /// As three numbers.
+    #[must_use]
+    pub fn numbers(self) -> [f32; 3] {
+        match self {
+            Self::Affine(scale, shift) => [0.0, scale, shift],
+            Self::Clamp(low, high) => [1.0, low, high],
+            Self::Keep => [2.0, 0.0, 0.0],
+            Self::MultiplyKept => [3.0, 0.0, 0.0],
+        }
+    }
+
+    /// The way back; `None` where no step has these.
+    #[must_use]
+    pub fn of_numbers([step, a, b]: [f32; 3]) -> Option<Self> {
+        let all = [Self::Affine(a, b), Self::Clamp(a, b), Self::Keep, Self::MultiplyKept];
+        all.into_iter().find(|found| (found.numbers()[0] - step).abs() < 0.5)
+    }
+}
+
+/// Takes every number through the steps, as many at once as stay in the nearest cache.
+pub fn chain(values: &[f32], steps: &[Step], results: &mut [f32]) {
+    vectors::run(Chain { values, steps, results });
+}
+
+struct Chain<'a> {
+    values: &'a [f32],
+    steps: &'a [Step],
+    results: &'a mut [f32],
+}
+
+/// 4 KB, and as much for those kept.
+const AT_ONCE: usize = 1024;
+
+impl Loop for Chain<'_> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) {
+        let mut kept = [0.0; AT_ONCE];
+        for (values, results) in self.values.chunks(AT_ONCE).zip(self.results.chunks_mut(AT_ONCE)) {
+            results.copy_from_slice(values);
+            let kept = &mut kept[..results.len()];
+            for step in self.steps {
+                match *step {
+                    Step::Affine(scale, shift) => {
+                        for x in results.iter_mut() {
+                            *x = multiply_add::<FUSED>(*x, scale, shift);
+                        }
+                    }
+                    Step::Clamp(low, high) => {
+                        for x in results.iter_mut() {
+                            let above = if *x < low { low } else { *x };
+                            *x = if above > high { high } else { above };
+                        }
+                    }
+                    Step::Keep => kept.copy_from_slice(results),
+                    Step::MultiplyKept => results.iter_mut().zip(&*kept).for_each(|(x, kept)| *x *= kept),
+                }
+            }
+        }
+    }
+}
+
 /// How 8-bit integers stand for numbers: `(integer - zero) * scale`.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
@@ -275,6 +352,31 @@ mod tests {
         let [large, huge, infinite, below, nothing, no_number] = found;
         assert!((large - 30.0).abs() < 1e-5 && (huge / 1e30 - 1.0).abs() < 1e-6 && below.abs() < 1e-5);
         assert!(infinite.is_infinite() && nothing.abs() < 1e-30 && no_number.is_nan());
+    }
+
+    #[test]
+    fn numbers_go_through_all_steps_of_a_chain() {
+        let steps = [
+            Step::Affine(1.5, 0.25),
+            Step::Keep,
+            Step::Affine(1.0, 3.0),
+            Step::Clamp(0.0, 6.0),
+            Step::MultiplyKept,
+            Step::Affine(1.0 / 6.0, 0.0),
+        ];
+        assert!(steps.iter().all(|step| Step::of_numbers(step.numbers()) == Some(*step)));
+        assert!(Step::of_numbers([4.0, 0.0, 0.0]).is_none() && Step::of_numbers([f32::NAN, 0.0, 0.0]).is_none());
+        // The last ones fill no whole part.
+        let mut values: Vec<f32> = (-2000..=2000).map(|k| k as f32 / 300.0).collect();
+        values.extend([f32::INFINITY, f32::NAN]);
+        let mut found = vec![0.0; values.len()];
+        chain(&values, &steps, &mut found);
+        for (x, found) in values.iter().zip(&found).take(4001) {
+            let x = 1.5 * f64::from(*x) + 0.25;
+            let wanted = x * (x + 3.0).clamp(0.0, 6.0) / 6.0;
+            assert!((f64::from(*found) - wanted).abs() <= 1e-6 * (1.0 + wanted.abs()), "{found} for {wanted}");
+        }
+        assert!(found[4001].is_infinite() && found[4002].is_nan());
     }
 
     fn pixels<const BLOCK: usize>(count: usize) -> Vec<[f32; BLOCK]> {
