@@ -80,17 +80,20 @@ const BLOCKED: &str = "com.microsoft.nchwc";
 /// An optimised network with own operators, for convolutions that have `block` channels in a block. `None` where nothing changes, or it is no
 /// model.
 #[must_use]
-pub fn with_own_operators(optimised: &[u8], block: usize) -> Option<Vec<u8>> {
-    let blocked = with_changes(optimised, |graph, changes| {
+pub fn with_own_operators(optimised: Vec<u8>, block: usize) -> Option<Vec<u8>> {
+    let blocked = with_changes(&optimised, |graph, changes| {
         let mut walk = Walk::new(graph, block);
         for (&at, node) in &graph.nodes {
             walk.look_at(at, node);
         }
         walk.carry_out(changes);
     });
-    let blocked = blocked.map(|(model, ())| model);
-    let chained = with_changes(blocked.as_deref().unwrap_or(optimised), chains::join).map(|(model, ())| model);
-    let mut model = chained.or(blocked)?;
+    let is_blocked = blocked.is_some();
+    let model = blocked.map_or(optimised, |(model, ())| model);
+    let mut model = match with_changes(&model, chains::join) {
+        Some((chained, ())) => chained,
+        None => is_blocked.then_some(model)?,
+    };
     model.extend(new::domain(DOMAIN));
     Some(model)
 }
@@ -151,7 +154,7 @@ struct Walk<'g, 'a> {
 impl<'g, 'a> Walk<'g, 'a> {
     fn new(graph: &'g Graph<'a>, block: usize) -> Self {
         let (plans, twins, same, pooled) = (BTreeMap::new(), HashMap::new(), HashMap::new(), HashSet::new());
-        let has_integers = graph.nodes.values().any(|node| node.kind == "QuantizeLinear");
+        let has_integers = graph.nodes.values().any(quantizes);
         Self {
             graph,
             block,
@@ -473,6 +476,11 @@ fn own(kind: Own, inputs: Vec<String>) -> Operator {
     Operator { domain: DOMAIN.into(), kind: kind.signature().0.to_owned(), inputs, attributes: Vec::new() }
 }
 
+/// Whether the node gives integers that numbers are rounded to.
+pub(crate) fn quantizes(node: &Node) -> bool {
+    node.operator().1.contains("Quantize")
+}
+
 /// Of a node that puts a map in order or in blocks: from or to N x channels x height x width.
 fn has_channels_first(node: &Node) -> bool {
     node.integer("channels_last").is_none_or(|last| last == 0)
@@ -513,7 +521,7 @@ mod tests {
 
     /// The nodes after it, as `kind(inputs) output`; own ones with a star, those in blocks with a plus.
     fn changed(graph: &[Vec<u8>]) -> Option<Vec<String>> {
-        let model = with_own_operators(&new::model(graph, "pixels", "result"), 8)?;
+        let model = with_own_operators(new::model(graph, "pixels", "result"), 8)?;
         let mut told = Vec::new();
         let _ = with_changes(&model, |graph, _| {
             for node in graph.nodes.values() {
@@ -776,6 +784,6 @@ mod tests {
             graph.extend(tail("b"));
             assert_eq!(changed(&graph), None, "{channels} channels");
         }
-        assert_eq!(with_own_operators(b"no model", 8), None);
+        assert_eq!(with_own_operators(b"no model".to_vec(), 8), None);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::blocks::{DOMAIN, Own};
+use crate::blocks::{DOMAIN, Own, quantizes};
 use crate::onnx::{Changes, Graph, Kind, Node, new};
 use crate::operators::Step;
 use crate::rewrite::name;
@@ -22,7 +22,7 @@ struct Chain<'a> {
 /// Makes one node of each chain of nodes that nobody looks into.
 pub(crate) fn join(graph: &Graph, changes: &mut Changes) {
     // Integers' numbers keep their last bit, which may decide what they are rounded to.
-    if graph.nodes.values().any(|node| node.kind == "QuantizeLinear") {
+    if graph.nodes.values().any(quantizes) {
         return;
     }
     let (mut chains, mut parts) = (HashMap::new(), HashSet::new());
@@ -61,7 +61,7 @@ type Longer<'a> = (Chain<'a>, Vec<&'a str>);
 
 /// The chain of a node whose other inputs are single constants.
 fn one_more<'a>(graph: &Graph<'a>, node: &Node<'a>, chains: &HashMap<&'a str, Chain<'a>>) -> Option<Longer<'a>> {
-    // Of more sides than a value has it would get them.
+    // A value of fewer sides than the constant would get its sides.
     let constant = |name: &str| {
         let one = graph.constant(name).filter(|one| one.dimensions.len() <= 1 && one.values.len() == 1)?;
         Some(one.values[0])

@@ -635,7 +635,10 @@ fn build(
     let file = if device == Device::Cpu { std::fs::read(path).ok() } else { None };
     let rewritten = file.as_ref().and_then(|file| rewrite::rewritten(file, block));
     let is_rewritten = rewritten.is_some();
-    let as_it_is = || file.filter(|file| onnx::is_whole(file)).map(|model| Rewritten { model, head: None });
+    let as_it_is = || {
+        let whole = block.and(file).filter(|file| onnx::is_whole(file))?;
+        Some(Rewritten { model: whole, head: None })
+    };
     if let Some(Rewritten { model, head }) = rewritten.or_else(as_it_is) {
         let own = block.and_then(|block| with_own_operators(builder, profiled, &model, head.is_some(), block));
         let made = match own {
@@ -672,10 +675,10 @@ fn with_own_operators(
     block: usize,
 ) -> Option<ort::session::Session> {
     let (mut optimised, written) = optimised(builder().ok()?, model)?;
-    let sides = sample(optimised.inputs(), is_recogniser)?;
+    let gives_columns = |output: &Outlet| matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3);
+    let sides = sample(optimised.inputs(), is_recogniser || optimised.outputs().iter().any(gives_columns))?;
     use_large_pages_at_first(&optimised);
-    let own = blocks::with_own_operators(&written, block)?;
-    drop(written);
+    let own = blocks::with_own_operators(written, block)?;
     let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
     drop(own);
     agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
@@ -716,11 +719,12 @@ fn sample(inputs: &[Outlet], is_recogniser: bool) -> Option<Vec<usize>> {
     let free = [2, 3, if is_recogniser { 48 } else { 96 }, 160];
     let sides: Vec<usize> = shape.iter().zip(free).map(|(&side, free)| usize::try_from(side).unwrap_or(free)).collect();
     // Others would take seconds.
-    sides.iter().try_fold(1_usize, |size, &side| size.checked_mul(side)).filter(|&size| size <= 1 << 21)?;
+    sides.iter().try_fold(1_usize, |size, &side| size.checked_mul(side)).filter(|size| (1..=1 << 21).contains(size))?;
     Some(sides)
 }
 
-/// Of these sides: dark strokes in a band on light ground, as letters are, since detection sees nothing in noise; and from half on noise.
+/// Of these sides: dark strokes in a band on light ground, as letters are, since detection sees nothing in noise; of several pictures the later half
+/// is noise.
 fn pictures(sides: &[usize]) -> Vec<f32> {
     let (Some(&width), Some(&height)) = (sides.last(), sides.iter().nth_back(1)) else { return Vec::new() };
     let size = sides.iter().product::<usize>();
@@ -734,7 +738,7 @@ fn pictures(sides: &[usize]) -> Vec<f32> {
         let (x, y) = (at % width, at / width % height);
         let is_inside = (height / 3..height * 2 / 3).contains(&y) && (width / 8..width * 7 / 8).contains(&x);
         let is_dark = is_inside && strokes[y / 4 * width.div_ceil(4) + x / 4] < 0.0;
-        if at >= size / 2 {
+        if at >= size / 2 && sides[0] > 1 {
             noise()
         } else if is_dark {
             -2.0
