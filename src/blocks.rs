@@ -498,6 +498,38 @@ fn is(node: &Node, attribute: &str, number: u64) -> bool {
     node.integers(attribute).is_none_or(|numbers| numbers.iter().all(|&found| found == number))
 }
 
+/// For tests: a node of ONNX's operators.
+#[cfg(test)]
+pub(crate) fn node(kind: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+    new::node(kind, inputs, output, &[])
+}
+
+/// For tests: a constant.
+#[cfg(test)]
+pub(crate) fn number(name: &str, value: f32) -> Vec<u8> {
+    new::constant(name, Kind::F32, &[], &value.to_le_bytes())
+}
+
+/// For tests: a model's nodes as `kind(inputs) output`, own ones with a star, those in blocks with a plus. Values that are not in the file are those
+/// that they come from with a stroke.
+#[cfg(test)]
+pub(crate) fn told(model: &[u8]) -> Vec<String> {
+    let mut told = Vec::new();
+    let _ = with_changes(model, |graph, _| {
+        for node in graph.nodes.values() {
+            let (mark, kind) = match node.foreign {
+                ("", _) => ("", node.kind),
+                (DOMAIN, kind) => ("*", kind),
+                (_, kind) => ("+", kind),
+            };
+            let line = format!("{mark}{kind}({}) {}", node.inputs.join(" "), node.outputs.join(" "));
+            let parts = ["\u{1f}blocked", "\u{1f}last", "\u{1f}steps"];
+            told.push(parts.iter().fold(line, |line, part| line.replace(part, "'")));
+        }
+    });
+    told
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -511,34 +543,9 @@ mod tests {
         new::node_of(BLOCKED, "ReorderOutput", &[blocked_value], output, &[&new::integer("channels", channels)])
     }
 
-    fn node(kind: &str, inputs: &[&str], output: &str) -> Vec<u8> {
-        new::node(kind, inputs, output, &[])
-    }
-
-    fn number(name: &str, value: f32) -> Vec<u8> {
-        new::constant(name, Kind::F32, &[], &value.to_le_bytes())
-    }
-
-    /// The nodes after it, as `kind(inputs) output`; own ones with a star, those in blocks with a plus.
+    /// The nodes after it, as [`told`].
     fn changed(graph: &[Vec<u8>]) -> Option<Vec<String>> {
-        let model = with_own_operators(new::model(graph, "pixels", "result"), 8)?;
-        let mut told = Vec::new();
-        let _ = with_changes(&model, |graph, _| {
-            for node in graph.nodes.values() {
-                let (mark, kind) = match node.foreign {
-                    ("", _) => ("", node.kind),
-                    (DOMAIN, kind) => ("*", kind),
-                    (_, kind) => ("+", kind),
-                };
-                let line = format!("{mark}{kind}({}) {}", node.inputs.join(" "), node.outputs.join(" "));
-                told.push(
-                    ["\u{1f}blocked", "\u{1f}last", "\u{1f}steps"]
-                        .iter()
-                        .fold(line, |line, part| line.replace(part, "'")),
-                );
-            }
-        });
-        Some(told)
+        with_own_operators(new::model(graph, "pixels", "result"), 8).map(|model| told(&model))
     }
 
     #[test]

@@ -56,8 +56,16 @@ fn ending_in<'c, 'a>(
     chains.get(value).filter(|_| value != graph.output && graph.users(value).count() == users)
 }
 
-/// A value, and what goes on from it: with the chain that made it, if nobody else takes it; that is part of the new one.
+/// A chain, and the values within it that others end in.
 type Longer<'a> = (Chain<'a>, Vec<&'a str>);
+
+/// What goes on from a value: the chain that ends in it, if only `users` nodes take it, or a new one.
+fn so_far<'a>(graph: &Graph<'a>, value: &'a str, users: usize, chains: &HashMap<&'a str, Chain<'a>>) -> Longer<'a> {
+    match ending_in(graph, value, users, chains) {
+        Some(chain) => (chain.clone(), vec![value]),
+        None => (Chain { source: value, steps: Vec::new(), nodes: Vec::new() }, Vec::new()),
+    }
+}
 
 /// The chain of a node whose other inputs are single constants.
 fn one_more<'a>(graph: &Graph<'a>, node: &Node<'a>, chains: &HashMap<&'a str, Chain<'a>>) -> Option<Longer<'a>> {
@@ -79,8 +87,7 @@ fn one_more<'a>(graph: &Graph<'a>, node: &Node<'a>, chains: &HashMap<&'a str, Ch
         }
         _ => return None,
     };
-    let before = ending_in(graph, value, 1, chains);
-    let mut chain = before.cloned().unwrap_or(Chain { source: value, steps: Vec::new(), nodes: Vec::new() });
+    let (mut chain, parts) = so_far(graph, value, 1, chains);
     for step in steps {
         match (chain.steps.last_mut(), step) {
             (Some(Step::Affine(scale, shift)), Step::Affine(more, further)) => {
@@ -89,7 +96,7 @@ fn one_more<'a>(graph: &Graph<'a>, node: &Node<'a>, chains: &HashMap<&'a str, Ch
             _ => chain.steps.push(step),
         }
     }
-    Some((chain, before.map(|_| value).into_iter().collect()))
+    Some((chain, parts))
 }
 
 /// The chain of a product of a value and of what a chain makes of it.
@@ -101,48 +108,35 @@ fn with_kept<'a>(graph: &Graph<'a>, node: &Node<'a>, chains: &HashMap<&'a str, C
     };
     let (value, factor, inner) = of(a, b).or_else(|| of(b, a))?;
     // Who takes the value are the first node of that chain and this one.
-    let before = ending_in(graph, value, 2, chains);
-    let mut chain = before.cloned().unwrap_or(Chain { source: value, steps: Vec::new(), nodes: Vec::new() });
+    let (mut chain, mut parts) = so_far(graph, value, 2, chains);
+    parts.push(factor);
     chain.steps.push(Step::Keep);
     chain.steps.extend_from_slice(&inner.steps);
     chain.steps.push(Step::MultiplyKept);
     chain.nodes.extend_from_slice(&inner.nodes);
-    Some((chain, before.map(|_| value).into_iter().chain([factor]).collect()))
+    Some((chain, parts))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::blocks::{node, number, told};
     use crate::onnx::with_changes;
 
-    fn number(name: &str, value: f32) -> Vec<u8> {
-        new::constant(name, Kind::F32, &[], &value.to_le_bytes())
-    }
-
-    fn node(kind: &str, inputs: &[&str], output: &str) -> Vec<u8> {
-        new::node(kind, inputs, output, &[])
-    }
-
-    /// The nodes after it, as `kind(inputs) output`, and the steps of the first chain.
+    /// The nodes after it, as [`told`], and the steps of the first chain.
     fn joined(nodes: &[Vec<u8>]) -> Option<(Vec<String>, Vec<f32>)> {
         let constants = [("scale", 1.5), ("shift", -0.5), ("zero", 0.0), ("three", 3.0), ("six", 6.0)];
         let mut graph: Vec<Vec<u8>> = constants.iter().map(|&(name, value)| number(name, value)).collect();
         graph.push(new::constant("two", Kind::F32, &[2], &[0; 8]));
         graph.extend_from_slice(nodes);
         let (model, ()) = with_changes(&new::model(&graph, "pixels", "result"), join)?;
-        let (mut told, mut steps) = (Vec::new(), Vec::new());
+        let mut steps = Vec::new();
         let _ = with_changes(&model, |graph, _| {
-            for node in graph.nodes.values() {
-                let kind = node.operator().1;
-                if let ("Chain", [_, table]) = (kind, &*node.inputs) {
-                    steps.extend(graph.constant(table).map(|table| table.values));
-                }
-                let line = format!("{kind}({}) {}", node.inputs.join(" "), node.outputs.join(" "));
-                told.push(line.replace("\u{1f}steps", "'"));
-            }
+            let tables = graph.nodes.values().filter_map(|node| graph.constant(node.inputs.get(1)?));
+            steps.extend(tables.map(|table| table.values));
         });
-        Some((told, steps.into_iter().next().unwrap_or_default()))
+        Some((told(&model), steps.into_iter().next().unwrap_or_default()))
     }
 
     #[test]
@@ -159,7 +153,7 @@ mod tests {
             node("Conv", &["h", "w"], "result"),
         ])
         .unwrap();
-        assert_eq!(nodes, ["Conv(pixels w) a", "Chain(a h') h", "Conv(h w) result"]);
+        assert_eq!(nodes, ["Conv(pixels w) a", "*Chain(a h') h", "Conv(h w) result"]);
         let wanted = [
             Step::Affine(1.5, -0.5),
             Step::Keep,
@@ -184,7 +178,7 @@ mod tests {
             node("Concat", &["c", "f"], "result"),
         ])
         .unwrap();
-        assert_eq!(nodes, ["Conv(pixels w) a", "Chain(a c') c", "Chain(c f') f", "Concat(c f) result"]);
+        assert_eq!(nodes, ["Conv(pixels w) a", "*Chain(a c') c", "*Chain(c f') f", "Concat(c f) result"]);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use ort::operator::{ComputeContext, Kernel, KernelContext, OperatorDomain, Opera
 use ort::session::RunOptions;
 use ort::session::builder::{BuilderResult, GraphOptimizationLevel, SessionBuilder};
 use ort::value::{
-    DynValue, IntoShape, Outlet, TensorElementType, TensorRef, TensorRefMut, ValueRef, ValueRefMut, ValueType,
+    DynValue, IntoShape, Outlet, PrimitiveTensorElementType, TensorElementType, TensorRef, TensorRefMut, ValueRef,
+    ValueRefMut, ValueType,
 };
 use parking_lot::Mutex;
 
@@ -648,7 +649,7 @@ fn build(
         };
         if let Some(session) = made
             && let ([_], [output]) = (session.inputs(), session.outputs())
-            && (head.is_none() || matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3))
+            && (head.is_none() || gives_columns(output))
         {
             return Ok((session, head));
         }
@@ -666,6 +667,11 @@ fn build(
     Ok((session, None))
 }
 
+/// N x columns x numbers, as recognisers do.
+fn gives_columns(output: &Outlet) -> bool {
+    matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3)
+}
+
 /// The network with own operators, where it is the same as without; `None` too where ONNX Runtime does not tell how it optimised it.
 fn with_own_operators(
     builder: impl Fn() -> Result<SessionBuilder>,
@@ -675,7 +681,6 @@ fn with_own_operators(
     block: usize,
 ) -> Option<ort::session::Session> {
     let (mut optimised, written) = optimised(builder().ok()?, model)?;
-    let gives_columns = |output: &Outlet| matches!(output.dtype(), ValueType::Tensor { shape, .. } if shape.len() == 3);
     let sides = sample(optimised.inputs(), is_recogniser || optimised.outputs().iter().any(gives_columns))?;
     use_large_pages_at_first(&optimised);
     let own = blocks::with_own_operators(written, block)?;
@@ -838,7 +843,7 @@ impl Run<'_> {
 
     fn of<const BLOCK: usize>(&self, own: Own) -> ort::Result<()> {
         match own {
-            Own::Gelu => self.gelu(),
+            Own::Gelu => self.number_by_number(operators::gelu),
             Own::Gate => self.gate::<BLOCK>(),
             Own::Mean => self.mean::<BLOCK>(),
             Own::QuantizedGelu => self.quantized_gelu(),
@@ -849,36 +854,30 @@ impl Run<'_> {
         }
     }
 
-    fn gelu(&self) -> ort::Result<()> {
-        let values = self.input(0)?;
-        let (shape, values) = values.try_extract_tensor::<f32>()?;
-        let mut results = self.output(shape.to_vec())?;
-        let (_, results) = results.try_extract_tensor_mut::<f32>()?;
-        let parts = values.chunks(SHARE).zip(results.chunks_mut(SHARE));
-        self.side_by_side(parts, |(values, results)| operators::gelu(values, results))
-    }
-
     fn chain(&self) -> ort::Result<()> {
-        let values = self.input(0)?;
-        let (shape, values) = values.try_extract_tensor::<f32>()?;
         let steps = self.input(1)?;
         let (steps, _) = steps.try_extract_tensor::<f32>()?.1.as_chunks();
         let steps: Vec<_> =
             steps.iter().map(|&step| Step::of_numbers(step).ok_or_else(wrong)).collect::<Result<_, _>>()?;
-        let mut results = self.output(shape.to_vec())?;
-        let (_, results) = results.try_extract_tensor_mut::<f32>()?;
-        let parts = values.chunks(SHARE).zip(results.chunks_mut(SHARE));
-        self.side_by_side(parts, |(values, results)| operators::chain(values, &steps, results))
+        self.number_by_number(|values, results| operators::chain(values, &steps, results))
     }
 
     fn quantized_gelu(&self) -> ort::Result<()> {
-        let values = self.input(0)?;
-        let (shape, values) = values.try_extract_tensor::<u8>()?;
         let (from, to) = (self.scale(1)?, self.scale(3)?);
+        self.number_by_number(|values, results| operators::quantized_gelu(values, from, to, results))
+    }
+
+    /// Does the `work` on the first input, in parts of any length.
+    fn number_by_number<T>(&self, work: impl Fn(&[T], &mut [T]) + Sync + Send) -> ort::Result<()>
+    where
+        T: PrimitiveTensorElementType + Sync + Send,
+    {
+        let values = self.input(0)?;
+        let (shape, values) = values.try_extract_tensor::<T>()?;
         let mut results = self.output(shape.to_vec())?;
-        let (_, results) = results.try_extract_tensor_mut::<u8>()?;
+        let (_, results) = results.try_extract_tensor_mut::<T>()?;
         let parts = values.chunks(SHARE).zip(results.chunks_mut(SHARE));
-        self.side_by_side(parts, |(values, results)| operators::quantized_gelu(values, from, to, results))
+        self.side_by_side(parts, |(values, results)| work(values, results))
     }
 
     fn gate<const BLOCK: usize>(&self) -> ort::Result<()> {

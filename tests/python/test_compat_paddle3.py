@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from conftest import MODELS, PAGES, upright_page_with_a_tall_line
+from conftest import MODELS, PAGES, until, upright_page_with_a_tall_line
 from paddle_calls import BAND, BLANK, CROP
 from threadsafe_ocr import ConfigError, ImageNotFoundError, InvalidImageError, ModelNotFoundError, OcrTimeoutError, TextLine, _core
 from threadsafe_ocr.compat import paddle3_words, paddle_models
@@ -194,8 +194,7 @@ def test_an_iterator_that_is_held_keeps_nobody_waiting(paddle: PaddleOCR) -> Non
     assert paddle.predict(str(CROP))[0]["rec_texts"] == first["rec_texts"]
     held.close()
     engine = paddle._made["3"][0]
-    while engine.stats()["queue_size"]:
-        pass
+    until(lambda: not engine.stats()["queue_size"])
 
 
 WORDS = ["alpha", "bravo", "charlie", "delta", "echo"]

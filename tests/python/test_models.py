@@ -268,7 +268,7 @@ def test_answers_are_those_of_the_networks_as_they_were_published(tmp_path: Path
 def test_a_model_that_gates_in_another_way_reads_as_it_is_in_its_file(tmp_path: Path) -> None:
     import onnx
 
-    # Gates from a maximum are no means, and not known to be one number a channel.
+    # Gates from a maximum are no means.
     model = onnx.load(BUNDLED / "v6-small/rec/inference.onnx")
     means = [node for node in model.graph.node if node.op_type == "ReduceMean"]
     for node in means:

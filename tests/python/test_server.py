@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import DATA, LINES, PAGES, TEXT
+from conftest import DATA, LINES, PAGES, TEXT, until
 from serving import Server, children, png, slow_page, tiff
 from test_documents import endless
 from threadsafe_ocr import OcrResult, ThreadSafeOCR, _core, export
@@ -592,8 +592,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(tmp_path: Path
             refused = server.read(LINE)
             problem(refused, 503, "OverloadedError")
             assert int(refused.headers["retry-after"]) > 0
-        while server.stats()["engine"]["queue_size"]:
-            pass
+        until(lambda: not server.stats()["engine"]["queue_size"])
         assert page_of(server.read(LINE))["text"] == TEXT
 
 
