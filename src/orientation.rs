@@ -72,8 +72,8 @@ pub struct SecondReading {
 
 /// A vote's sum of log-odds below this is close: of pages cut down to one to three lines, 3 % are voted the wrong way without, 0.5 % with.
 const CLOSE: f32 = 8.0;
-/// Lines that vote, where a page has more. On the 75 pages of nine sets every answer is the same with 8 as with all, and on 70 of them upside down
-/// as with 16; of all the classifier took 7 % of `v6-cascade`'s CPU time and 4 % of `v6-small`'s.
+/// Lines that vote, where a page has more. On the 75 pages of nine sets every answer is the same with 8 as with all, and every text on 70 of them
+/// upside down as with 16; of all the classifier took 7 % of `v6-cascade`'s CPU time and 4 % of `v6-small`'s.
 const ASKED: usize = 8;
 /// A first reading below this score is bad: 3 % of lines on upright pages, and 95 % of the lines of 6 characters or more on turned ones.
 const BAD: f32 = 0.8;
