@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
+from conftest import until  # noqa: E402
 from serving import Server, png, slow_page, tiff  # noqa: E402
 
 PAGES = ROOT / "tests" / "data" / "pages"
@@ -330,9 +330,7 @@ def test_a_full_queue_is_said_kindly(opened: Open, tmp_path: Path) -> None:
         with small.begun(slow_page()):
             give(page, LINES[0])
             expect(page.locator("#problem h2")).to_have_text("The server is busy")
-        give_up = time.monotonic() + 45
-        while small.stats()["engine"]["queue_size"]:
-            assert time.monotonic() < give_up
+        until(lambda: not small.stats()["engine"]["queue_size"])
         page.get_by_role("button", name="Try again").click()
         has_read(page)
         page.goto("about:blank")
