@@ -78,14 +78,17 @@ def read_by(precision: str, **options: Any) -> ThreadSafeOCR:
     return ThreadSafeOCR(SET[precision], precision="bf16" if precision.endswith("bf16") else "f32", **options)
 
 
-def inputs(profile: Path) -> list[tuple[tuple[int, ...], str]]:
-    """Of every run in a session's profile the shape of its input, and by whom: the first weights (OpenVINO tells none), a line or not."""
+def inputs(profile: Path) -> tuple[list[tuple[int, ...]], str]:
+    """Of every page or line in a session's profile the shape of its input, and by whom: the first weights (OpenVINO tells none), a line or not."""
     found = []
     for event in json.loads(profile.read_text()):
         shapes = [next(iter(shape.values())) for shape in event["args"].get("input_type_shape", [])]
         if shapes and len(shapes[0]) == 4 and shapes[0][1] == 3:
-            found.append((tuple(shapes[0]), f"{shapes[1:]} {shapes[0][2] == 48}"))
-    return found
+            found.append((tuple(shapes[0]), str(shapes[1:])))
+    # Later nodes take 3 channels too, of integers. Two at once are the check of a session when it is made.
+    first = found[0][1] if found else ""
+    runs = [shape for shape, weights in found if weights == first and shape[0] == 1]
+    return runs, f"{first} {bool(runs) and runs[0][2] == 48}"
 
 
 def record(precision: str, files: list[Path]) -> list[list[Run]]:
@@ -96,17 +99,17 @@ def record(precision: str, files: list[Path]) -> list[list[Run]]:
             bare = session(path, folder / network)
             height = 64 if network == "det" else 48
             bare.run(None, {bare.get_inputs()[0].name: np.zeros((1, 3, height, 192), np.float32)})
-            owners[inputs(Path(bare.end_profiling()))[0][1]] = network
+            owners[inputs(Path(bare.end_profiling()))[1]] = network
         taken = []
         for i, file in enumerate(files):
             command = [sys.executable, __file__, "--read", precision, str(file)]
             subprocess.run(command, env={**os.environ, "THREADSAFE_OCR_PROFILE": str(folder / f"page{i}")}, check=True)
             profiles = list(folder.glob(f"page{i}-*.json"))
-            sessions = sorted((runs for profile in profiles if (runs := inputs(profile))), key=len, reverse=True)
+            sessions = sorted((told for profile in profiles if (told := inputs(profile))[0]), key=lambda told: len(told[0]), reverse=True)
             # Of those that tell no weights a cascade's first recogniser reads all lines, the other some of them.
             untold = iter(["rec_first", "rec"] if "rec_first" in owners.values() else ["rec"])
-            names = [owners.get(runs[0][1]) or next(untold) for runs in sessions]
-            taken.append([(name, shape) for name, runs in zip(names, sessions, strict=True) for shape, _ in runs])
+            names = [owners.get(owner) or next(untold) for _, owner in sessions]
+            taken.append([(name, shape) for name, (runs, _) in zip(names, sessions, strict=True) for shape in runs])
             taken[-1].remove(TRIAL)
             for profile in profiles:
                 profile.unlink()
