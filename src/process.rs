@@ -239,6 +239,9 @@ impl DeviceState {
         if let Some((.., nets)) = loaded.sets.iter().find(|(known, at, _)| (known, *at) == (set, precision)) {
             return Ok(Arc::clone(nets));
         }
+        if self.device == Device::Cpu {
+            self.load_side_by_side(&mut loaded, set, precision)?;
+        }
         let (det, det_group) = self.net(&mut loaded, &set.det, Precision::F32, "det")?;
         check_detection(&det, set)?;
         let take_pixels = det.session(0, false)?.takes_pixels();
@@ -277,6 +280,36 @@ impl DeviceState {
         });
         loaded.sets.push((set.clone(), precision, Arc::clone(&nets)));
         Ok(nets)
+    }
+
+    /// Loads a set's sessions on all cores: each takes one for 0.1 to 0.2 s. Detection's of all cores too, which a process's first page needs at
+    /// once. What does not load is told by the checks that follow.
+    fn load_side_by_side(&self, loaded: &mut Loaded, set: &ModelSet, precision: Precision) -> Result<()> {
+        // The longest first.
+        let mut nets = Vec::new();
+        for model in std::iter::once(&set.rec).chain(set.rec_first.as_ref().map(|(first, _)| first)) {
+            nets.push((self.net(loaded, &model.file, precision, "rec")?.0, false));
+        }
+        let (det, _) = self.net(loaded, &set.det, Precision::F32, "det")?;
+        nets.extend([(Arc::clone(&det), true), (det, false)]);
+        if let Some(cls) = &set.cls {
+            nets.push((self.net(loaded, cls, Precision::F32, "cls")?.0, false));
+        }
+        let threads = cores().min(nets.len());
+        let waiting = Mutex::new(nets.into_iter());
+        let load = || {
+            while let Some((net, alone)) = { lock(&waiting).next() } {
+                let _ = net.session(0, alone);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where there is no thread to be had, this one loads all.
+                let _ = std::thread::Builder::new().name("ocr-load".into()).spawn_scoped(scope, load);
+            }
+            load();
+        });
+        Ok(())
     }
 
     fn reader(&self, loaded: &mut Loaded, model: &Recogniser, precision: Precision, kind: &str) -> Result<Reader> {
