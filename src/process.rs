@@ -20,7 +20,7 @@ use crate::line;
 use crate::models::{ModelSet, Recogniser, dictionary};
 use crate::orientation;
 use crate::pipeline::{FirstReader, Nets, Reader, Stages};
-use crate::runtime::{Device, Input, Net, Precision, Target};
+use crate::runtime::{self, Device, Input, Net, Precision, Target};
 use crate::schedule::Place;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
@@ -261,6 +261,7 @@ impl DeviceState {
         }
         if self.device == Device::Cpu {
             try_detection(&det, set)?;
+            runtime::give_back_memory();
         }
         let nets = Arc::new(Nets {
             det,
@@ -282,32 +283,40 @@ impl DeviceState {
         Ok(nets)
     }
 
-    /// Loads a set's sessions on all cores: each takes one for 0.1 to 0.2 s. Detection's of all cores too, which a process's first page needs at
-    /// once. What does not load is told by the checks that follow.
+    /// Loads a set's sessions side by side: each takes a core for 0.1 to 0.2 s. Detection's of all cores too, which a process's first page needs at
+    /// once. What fails here is tried again, and told, by the checks that follow and by the first run.
     fn load_side_by_side(&self, loaded: &mut Loaded, set: &ModelSet, precision: Precision) -> Result<()> {
         // The longest first.
-        let mut nets = Vec::new();
-        for model in std::iter::once(&set.rec).chain(set.rec_first.as_ref().map(|(first, _)| first)) {
-            nets.push((self.net(loaded, &model.file, precision, "rec")?.0, false));
+        let mut sessions = Vec::new();
+        // OpenVINO compiles a network on threads of its own.
+        if precision == Precision::F32 {
+            for model in std::iter::once(&set.rec).chain(set.rec_first.as_ref().map(|(first, _)| first)) {
+                sessions.push((self.net(loaded, &model.file, precision, "rec")?.0, false));
+            }
         }
         let (det, _) = self.net(loaded, &set.det, Precision::F32, "det")?;
-        nets.extend([(Arc::clone(&det), true), (det, false)]);
-        if let Some(cls) = &set.cls {
-            nets.push((self.net(loaded, cls, Precision::F32, "cls")?.0, false));
+        if self.pool_threads > 1 {
+            sessions.push((Arc::clone(&det), true));
         }
-        let threads = cores().min(nets.len());
-        let waiting = Mutex::new(nets.into_iter());
+        sessions.push((det, false));
+        if let Some(cls) = &set.cls {
+            sessions.push((self.net(loaded, cls, Precision::F32, "cls")?.0, false));
+        }
+        let count = cores().min(sessions.len());
+        let sessions = Mutex::new(sessions.into_iter());
         let load = || {
-            while let Some((net, alone)) = { lock(&waiting).next() } {
+            while let Some((net, alone)) = { lock(&sessions).next() } {
                 let _ = net.session(0, alone);
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..threads {
-                // Where there is no thread to be had, this one loads all.
-                let _ = std::thread::Builder::new().name("ocr-load".into()).spawn_scoped(scope, load);
+            // A session's own threads, which stay, have the name of the one that makes it.
+            let loader = || std::thread::Builder::new().name("ocr-pool".into());
+            let loaders: Vec<_> = (0..count).map_while(|_| loader().spawn_scoped(scope, load).ok()).collect();
+            for loader in loaders {
+                // A panic comes again where the session is asked for.
+                let _ = loader.join();
             }
-            load();
         });
         Ok(())
     }
@@ -343,7 +352,7 @@ impl DeviceState {
     }
 }
 
-/// Checks that a model is what it is said to be; on the CPU this loads it.
+/// Checks that a model is what it is said to be; loads it, where [`DeviceState::load_side_by_side`] has not.
 fn check_detection(det: &Net, set: &ModelSet) -> Result<()> {
     let det = det.session(0, false)?;
     let is_page = match det.input_shape() {
@@ -430,6 +439,7 @@ pub fn unload() -> Result<()> {
         // Closed engines may still point here; the models go now.
         *lock(&device.loaded) = Loaded::default();
     }
+    runtime::give_back_memory();
     PROCESS.compare_and_swap(&process, None);
     Ok(())
 }

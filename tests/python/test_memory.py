@@ -21,7 +21,7 @@ def test_memory_stays_where_it_was_after_the_first_pages(run_python: Run) -> Non
         random = np.random.default_rng(0)
         sizes = [(int(h), int(w)) for h, w in np.exp(random.uniform(np.log(32), np.log(900), (320, 2)))]
         with ThreadSafeOCR() as ocr:
-            # A lone request loads sessions of its own, whenever one first happens to be alone.
+            # Threads, their stacks and what they keep are there then.
             ocr.warmup()
 
             def read_all(some):
