@@ -439,8 +439,8 @@ pub fn unload() -> Result<()> {
         // Closed engines may still point here; the models go now.
         *lock(&device.loaded) = Loaded::default();
     }
-    runtime::give_back_memory();
     PROCESS.compare_and_swap(&process, None);
+    runtime::give_back_memory();
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use ort::AsPointer;
 use ort::environment::Environment;
@@ -55,6 +55,9 @@ static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 /// The process in which a session of OpenVINO ended last. OpenVINO gives such a session's threads to the next one, and in a forked child they
 /// are not there: it would wait for them for ever. Threads of sessions that are still open it leaves alone.
 static OPENVINO_LEFT: AtomicU32 = AtomicU32::new(0);
+
+/// Whether ONNX Runtime knows the domain of own operators; without, no network gets any.
+static HAS_OPERATORS: AtomicBool = AtomicBool::new(false);
 
 /// Where sessions run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -149,8 +152,7 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     let made = builder.with_name("threadsafe-ocr").with_telemetry(false).build();
     let made = made.map_err(|e| Error::Unavailable(format!("ONNX Runtime did not start: {e}")))?;
     made.set_log_level(log_level());
-    // Where it fails, the networks that come do without own operators too.
-    let _ = know_operators(&made);
+    HAS_OPERATORS.store(know_operators(&made).is_some(), Ordering::Relaxed);
     let library = library.to_owned();
     *environment = Some(Loaded { library, environment: made, arena_of: 0, large_pages_of: 0 });
     Ok(())
@@ -557,11 +559,13 @@ fn use_large_pages(session: &ort::session::Session) {
     });
 }
 
-/// By the first session of an arena, before it runs: later ones may find runs in its first region, and would get another.
+/// By the first session of an arena, before it runs: later ones may find runs in its first region, and would get another. They wait here.
 fn use_large_pages_at_first(session: &ort::session::Session) {
-    let of =
-        ENVIRONMENT.lock().as_mut().map(|loaded| std::mem::replace(&mut loaded.large_pages_of, std::process::id()));
-    if of != Some(std::process::id()) {
+    let mut loaded = ENVIRONMENT.lock();
+    if let Some(loaded) = loaded.as_mut()
+        && loaded.large_pages_of != std::process::id()
+    {
+        loaded.large_pages_of = std::process::id();
         use_large_pages(session);
     }
 }
@@ -669,17 +673,17 @@ fn build(
     Ok((session, None))
 }
 
-/// What loading or unloading freed: glibc keeps it, for each thread that loaded, and later ones find little use for it: 40 to 60 MB of a service's
-/// memory after a set was loaded. Takes 5 ms.
+/// Gives the system back what loading or unloading freed: glibc keeps it, for each thread that loaded, and later ones find little use for it, 40 to
+/// 60 MB after a set was loaded. Takes 5 ms in a small process.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
-pub fn give_back_memory() {
+pub(crate) fn give_back_memory() {
     // SAFETY: any thread may call it at any time; it touches free memory alone.
     unsafe { libc::malloc_trim(0) };
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub fn give_back_memory() {}
+pub(crate) fn give_back_memory() {}
 
 /// N x columns x numbers, as recognisers do.
 fn gives_columns(output: &Outlet) -> bool {
@@ -694,6 +698,9 @@ fn with_own_operators(
     is_recogniser: bool,
     block: usize,
 ) -> Option<ort::session::Session> {
+    if !HAS_OPERATORS.load(Ordering::Relaxed) {
+        return None;
+    }
     let (mut optimised, written) = optimised(builder().ok()?, model)?;
     let sides = sample(optimised.inputs(), is_recogniser || optimised.outputs().iter().any(gives_columns))?;
     use_large_pages_at_first(&optimised);
@@ -788,15 +795,16 @@ fn agree(
     Ok(shape == found_shape && wanted.iter().zip(found).all(is_near))
 }
 
-/// A model of no nodes: `ir_version` 8, a graph of the name "g", operators of version 13.
-const NOTHING: &[u8] = b"\x08\x08\x3a\x03\x0a\x01g\x42\x02\x10\x0d";
+/// The smallest model that ONNX Runtime takes: y = Identity(x), f32, operators of version 13, `ir_version` 8.
+const IDENTITY: &[u8] = b"\x08\x08\x3a\x2b\x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\x12\x01g\x5a\x09\x0a\x01x\x12\x04\x0a\x02\x08\x01\x62\x09\x0a\x01y\x12\x04\x0a\x02\x08\x01\x42\x02\x10\x0d";
 
 /// Makes the domain of own operators known to ONNX Runtime, which keeps domains in a table of the process without a lock: the first session adds
 /// one, and of two that do at once one fails. Later ones, on any thread, only look.
 fn know_operators(environment: &Environment) -> Option<()> {
     let builder = with_operators(ort::session::Session::builder(environment).ok()?)?;
-    let cpu = processors(environment, CPU).next()?;
-    builder.with_devices([cpu], None).ok()?.commit_from_memory(NOTHING).ok().map(drop)
+    let builder = builder.with_intra_threads(1).ok()?.with_intra_op_spinning(false).ok()?;
+    let mut builder = builder.with_devices(processors(environment, CPU), None).ok()?;
+    builder.commit_from_memory(IDENTITY).ok().map(drop)
 }
 
 /// For what [`optimised`] gave, with own operators.
