@@ -79,7 +79,7 @@ def read_by(precision: str, **options: Any) -> ThreadSafeOCR:
 
 
 def inputs(profile: Path) -> tuple[list[tuple[int, ...]], str]:
-    """Of every page or line in a session's profile the shape of its input, and by whom: the first weights (OpenVINO tells none), a line or not."""
+    """Of every page or line in a session's profile the shape, and by whom: the first weights (OpenVINO tells none), a line or not."""
     found = []
     for event in json.loads(profile.read_text()):
         shapes = [next(iter(shape.values())) for shape in event["args"].get("input_type_shape", [])]
