@@ -802,10 +802,9 @@ const IDENTITY: &[u8] = b"\x08\x08\x3a\x2b\x0a\x10\x0a\x01x\x12\x01y\x22\x08Iden
 /// one, and of two that do at once one fails. Later ones, on any thread, only look.
 fn know_operators(environment: &Environment) -> Option<()> {
     // See `build`: it must be there before a session is.
-    let processor = processors(environment, CPU).next()?;
-    let builder = with_operators(ort::session::Session::builder(environment).ok()?)?;
-    let builder = builder.with_intra_threads(1).ok()?.with_intra_op_spinning(false).ok()?;
-    let mut builder = builder.with_devices([processor], None).ok()?;
+    processors(environment, CPU).next()?;
+    let builder = with_cpu(ort::session::Session::builder(environment).ok()?, environment, &Target::default(), false);
+    let mut builder = with_operators(builder.ok()?)?;
     builder.commit_from_memory(IDENTITY).ok().map(drop)
 }
 
