@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::chains;
+use crate::{chains, tiled};
 use crate::onnx::{Changes, Graph, Kind, Node, new, with_changes};
 use crate::rewrite::name;
 
@@ -40,11 +40,15 @@ pub enum Own {
     DequantizedSum,
     /// [`crate::operators::chain`] of any values and [`Step`](crate::operators::Step)s, N x 3.
     Chain,
+    /// [`crate::convolution::Convolution`] of a map in blocks, [`tiles`](crate::tiles::tiles), biases and [`Plan`](crate::convolution::Plan).
+    Convolution,
+    /// The same, and a map of the result's shape that is added.
+    ConvolutionSum,
 }
 
 impl Own {
     /// By their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Gelu,
         Self::Gate,
         Self::Mean,
@@ -53,6 +57,8 @@ impl Own {
         Self::Dequantize,
         Self::DequantizedSum,
         Self::Chain,
+        Self::Convolution,
+        Self::ConvolutionSum,
     ];
 
     /// Its name in a file, and its inputs: `f` of f32, `i` of 8-bit integers.
@@ -67,6 +73,8 @@ impl Own {
             Self::Dequantize => ("Dequantize", "ifi"),
             Self::DequantizedSum => ("DequantizedSum", "ifiifi"),
             Self::Chain => ("Chain", "ff"),
+            Self::Convolution => ("Convolution", "ffff"),
+            Self::ConvolutionSum => ("ConvolutionSum", "fffff"),
         }
     }
 }
@@ -75,27 +83,27 @@ impl Own {
 const TO_ORDER: &[u64] = &[0, 3, 1, 2];
 
 /// ONNX Runtime's operators in blocks.
-const BLOCKED: &str = "com.microsoft.nchwc";
+pub(crate) const BLOCKED: &str = "com.microsoft.nchwc";
 
 /// An optimised network with own operators, for convolutions that have `block` channels in a block. `None` where nothing changes, or it is no
 /// model.
 #[must_use]
 pub fn with_own_operators(optimised: Vec<u8>, block: usize) -> Option<Vec<u8>> {
-    let blocked = with_changes(&optimised, |graph, changes| {
+    let in_blocks = |graph: &Graph, changes: &mut Changes| {
         let mut walk = Walk::new(graph, block);
         for (&at, node) in &graph.nodes {
             walk.look_at(at, node);
         }
         walk.carry_out(changes);
-    });
-    let is_blocked = blocked.is_some();
-    let model = blocked.map_or(optimised, |(model, ())| model);
-    let mut model = match with_changes(&model, chains::join) {
-        Some((chained, ())) => chained,
-        None => is_blocked.then_some(model)?,
     };
+    let (mut model, mut is_changed) = (optimised, false);
+    for change in [&in_blocks as &dyn Fn(&Graph, &mut Changes), &chains::join, &tiled::on_tiles] {
+        if let Some((changed, ())) = with_changes(&model, change) {
+            (model, is_changed) = (changed, true);
+        }
+    }
     model.extend(new::domain(DOMAIN));
-    Some(model)
+    is_changed.then_some(model)
 }
 
 /// What becomes of a node.
@@ -494,7 +502,7 @@ fn same_kind(node: &Node, inputs: Vec<String>) -> Operator {
 }
 
 /// Whether all numbers of the attribute are this one, as where it is missing.
-fn is(node: &Node, attribute: &str, number: u64) -> bool {
+pub(crate) fn is(node: &Node, attribute: &str, number: u64) -> bool {
     node.integers(attribute).is_none_or(|numbers| numbers.iter().all(|&found| found == number))
 }
 

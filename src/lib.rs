@@ -16,6 +16,7 @@ pub mod blocks;
 mod buffer;
 mod chains;
 pub mod config;
+pub mod convolution;
 pub mod detection;
 pub mod engine;
 pub mod error;
@@ -40,6 +41,8 @@ pub mod rewrite;
 pub mod runtime;
 pub mod schedule;
 pub mod shapes;
+mod tiled;
+pub mod tiles;
 mod vectors;
 
 pub use error::{Error, Result};

@@ -22,11 +22,13 @@ use ort::value::{
 use parking_lot::Mutex;
 
 use crate::blocks::{self, Own};
+use crate::convolution::{Convolution, Plan};
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::head::Head;
 use crate::onnx;
 use crate::operators::{self, Scale, Step};
+use crate::tiles::BLOCK;
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
 
@@ -818,6 +820,8 @@ fn with_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
     let domain = domain.add(OwnKernel::<{ Own::Dequantize as usize }>).ok()?;
     let domain = domain.add(OwnKernel::<{ Own::DequantizedSum as usize }>).ok()?;
     let domain = domain.add(OwnKernel::<{ Own::Chain as usize }>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::Convolution as usize }>).ok()?;
+    let domain = domain.add(OwnKernel::<{ Own::ConvolutionSum as usize }>).ok()?;
     builder.with_optimization_level(GraphOptimizationLevel::Disable).ok()?.with_operators(domain).ok()
 }
 
@@ -885,6 +889,8 @@ impl Run<'_> {
             Own::Dequantize => self.dequantize::<BLOCK>(false),
             Own::DequantizedSum => self.dequantize::<BLOCK>(true),
             Own::Chain => self.chain(),
+            Own::Convolution => self.convolution(false),
+            Own::ConvolutionSum => self.convolution(true),
         }
     }
 
@@ -894,6 +900,44 @@ impl Run<'_> {
         let steps: Vec<_> =
             steps.iter().map(|&step| Step::of_numbers(step).ok_or_else(wrong)).collect::<Result<_, _>>()?;
         self.number_by_number(|values, results| operators::chain(values, &steps, results))
+    }
+
+    fn convolution(&self, adds: bool) -> ort::Result<()> {
+        let (map, tiles, bias, plan) = (self.input(0)?, self.input(1)?, self.input(2)?, self.input(3)?);
+        let (shape, map) = map.try_extract_tensor::<f32>()?;
+        let Sides { area, channels } = sides::<{ BLOCK }>(shape, 1)?;
+        let (map, of_map) = (map.as_chunks().0, [shape[2] as usize, shape[3] as usize]);
+        let (tiles, bias) = (tiles.try_extract_tensor::<f32>()?.1, bias.try_extract_tensor::<f32>()?.1.as_chunks().0);
+        let plan = Plan::of_numbers(plan.try_extract_tensor::<f32>()?.1).ok_or_else(wrong)?;
+        let [height, width] = plan.window.over(of_map).ok_or_else(wrong)?;
+        let sum = if adds { Some(self.input(4)?) } else { None };
+        let sum = match &sum {
+            Some(sum) => Some(sum.try_extract_tensor::<f32>()?.1.as_chunks().0),
+            None => None,
+        };
+        let size = bias.len() * height * width;
+        if sum.is_some_and(|sum| sum.len() != map.len() / (area * channels / BLOCK) * size) {
+            return Err(wrong());
+        }
+        let shape = [shape[0], (bias.len() * BLOCK) as i64, height as i64, width as i64];
+        let mut results = self.output(shape)?;
+        let results = results.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut().0;
+        let images = map.chunks(area * channels / BLOCK).zip(results.chunks_mut(size));
+        for (image, (map, results)) in images.enumerate() {
+            let sum = sum.map(|sum| &sum[image * size..][..size]);
+            let convolution = Convolution::new(plan, (map, of_map), tiles, bias, sum).ok_or_else(wrong)?;
+            let parts = convolution.parts(results).ok_or_else(wrong)?;
+            let is_computed = AtomicBool::new(true);
+            self.side_by_side(parts.into_iter(), |part| {
+                if !convolution.compute(part) {
+                    is_computed.store(false, Ordering::Relaxed);
+                }
+            })?;
+            if !is_computed.into_inner() {
+                return Err(wrong());
+            }
+        }
+        Ok(())
     }
 
     fn quantized_gelu(&self) -> ort::Result<()> {

@@ -1,0 +1,394 @@
+//! A convolution of a map in blocks of 16 channels, on the processor's matrix unit: see [`crate::tiles`].
+//!
+//! A band of some rows and columns is made the unit's numbers, then every two blocks of outputs are computed from it, 32 pixels at once, and finished
+//! while they are in the nearest cache.
+
+// What is not inlined is not compiled for the processor.
+#![allow(clippy::inline_always)]
+
+use crate::operators::gelu_of;
+use crate::tiles::{self, BLOCK, Looks, PLACES, Split, Sums, Unit};
+use crate::vectors::{self, Loop};
+
+/// Where a convolution looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Rows and columns from one to the next.
+    pub strides: [usize; 2],
+    /// Rows and columns of zeros around the map: above, left, below, right.
+    pub pads: [usize; 4],
+}
+
+impl Window {
+    /// Height and width of what it makes of a map of these; `None` where it does not fit in, or is none.
+    #[must_use]
+    pub fn over(&self, sides: [usize; 2]) -> Option<[usize; 2]> {
+        let of = |at: usize| {
+            let padded = sides[at].checked_add(self.pads[at])?.checked_add(self.pads[at + 2])?;
+            let (kernel, stride) = (self.kernel[at], self.strides[at]);
+            (sides[at] > 0 && kernel > 0 && stride > 0)
+                .then(|| padded.checked_sub(kernel))?
+                .map(|rest| rest / stride + 1)
+        };
+        Some([of(0)?, of(1)?])
+    }
+
+    /// Whether a pixel becomes one, so that all of a map can be one row.
+    fn is_one_pixel(&self) -> bool {
+        self.kernel == [1, 1] && self.strides == [1, 1] && self.pads == [0; 4]
+    }
+}
+
+/// What becomes of a sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// It stays.
+    None,
+    /// It is 0 where it is less.
+    Relu,
+    /// [`crate::operators::gelu`].
+    Gelu,
+}
+
+/// All of a convolution but its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Where it looks.
+    pub window: Window,
+    /// What becomes of its sums.
+    pub activation: Activation,
+}
+
+impl Plan {
+    /// As numbers.
+    #[must_use]
+    pub fn numbers(self) -> [f32; 9] {
+        let Window { kernel, strides, pads } = self.window;
+        let mut numbers = [0.0; 9];
+        let sides = kernel.into_iter().chain(strides).chain(pads);
+        numbers.iter_mut().zip(sides).for_each(|(number, side)| *number = side as f32);
+        numbers[8] = self.activation as u8 as f32;
+        numbers
+    }
+
+    /// The way back; `None` where no plan has these.
+    #[must_use]
+    pub fn of_numbers(numbers: &[f32]) -> Option<Self> {
+        let &[height, width, down, right, above, left, below, after, activation] = numbers else { return None };
+        let [height, width, down, right, above, left, below, after] =
+            [height, width, down, right, above, left, below, after].map(|side| side as usize);
+        let window =
+            Window { kernel: [height, width], strides: [down, right], pads: [above, left, below, after] };
+        let all = [Activation::None, Activation::Relu, Activation::Gelu].map(|activation| Self { window, activation });
+        all.into_iter().find(|plan| plan.numbers()[8] == activation)
+    }
+}
+
+/// A convolution of one map.
+#[derive(Debug, Clone, Copy)]
+pub struct Convolution<'a> {
+    plan: Plan,
+    map: &'a [[f32; BLOCK]],
+    sides: [usize; 2],
+    weights: &'a [f32],
+    bias: &'a [[f32; BLOCK]],
+    sum: Option<&'a [[f32; BLOCK]]>,
+    /// Height and width of the result.
+    result: [usize; 2],
+}
+
+impl<'a> Convolution<'a> {
+    /// `map` is of these `sides`, with as many blocks as it has; `weights` are [`tiles`](tiles::tiles()). A `sum` of the result's size is added before the activation.
+    /// `None` where sizes do not fit, or [there is none](tiles::is_there).
+    #[must_use]
+    pub fn new(
+        plan: Plan,
+        (map, sides): (&'a [[f32; BLOCK]], [usize; 2]),
+        weights: &'a [f32],
+        bias: &'a [[f32; BLOCK]],
+        sum: Option<&'a [[f32; BLOCK]]>,
+    ) -> Option<Self> {
+        let window = plan.window;
+        let mut result = window.over(sides)?;
+        let area = sides[0].checked_mul(sides[1])?;
+        let convolution = Self { plan, map, sides, weights, bias, sum, result };
+        let steps = convolution.inputs().div_ceil(2).checked_mul(window.kernel[0])?.checked_mul(window.kernel[1])?;
+        let fits = !map.is_empty()
+            && !bias.is_empty()
+            && map.len().is_multiple_of(area)
+            && weights.len() == steps.checked_mul(bias.len())?.checked_mul(tiles::OF_STEP)?
+            && sum.is_none_or(|sum| sum.len() == bias.len() * result[0] * result[1]);
+        if !fits || !tiles::is_there() {
+            return None;
+        }
+        let mut sides = sides;
+        if window.is_one_pixel() {
+            (sides, result) = ([1, area], [1, area]);
+        }
+        Some(Self { sides, result, ..convolution })
+    }
+
+    /// Blocks of inputs.
+    fn inputs(&self) -> usize {
+        self.map.len() / (self.sides[0] * self.sides[1])
+    }
+
+    /// Pixels of the result.
+    #[must_use]
+    pub fn pixels(&self) -> usize {
+        self.result[0] * self.result[1]
+    }
+
+    /// The result in parts that are worth a thread each: whole rows, or of one row some pixels. `None` where it has another size.
+    #[must_use]
+    pub fn parts<'r>(&self, results: &'r mut [[f32; BLOCK]]) -> Option<Vec<Part<'r>>> {
+        let area = self.result[0] * self.result[1];
+        if results.len() != self.bias.len() * area {
+            return None;
+        }
+        let pixels = PRODUCTS.div_ceil(self.weights.len());
+        let share = pixels.next_multiple_of(if self.result[0] == 1 { PLACES } else { self.result[1] });
+        let starts = (0..area).step_by(share);
+        let mut parts: Vec<_> = starts.map(|start| Part { start, results: Vec::new() }).collect();
+        for block in results.chunks_mut(area) {
+            parts.iter_mut().zip(block.chunks_mut(share)).for_each(|(part, pixels)| part.results.push(pixels));
+        }
+        Some(parts)
+    }
+
+    /// Computes one part of the [`parts`](Self::parts) of this convolution. `false` where this thread has the unit already.
+    #[must_use]
+    pub fn compute(&self, part: Part) -> bool {
+        let Some(unit) = Unit::take() else { return false };
+        vectors::run(Compute { convolution: self, part, unit });
+        true
+    }
+
+    /// One line of a step's inputs, from the column `x` of the row `y` on; those beyond the map are 0.
+    fn split(&self, unit: &Unit, step: usize, y: usize, x: isize, line: &mut [Split]) {
+        let [height, width] = self.sides;
+        let (before, start) = (x.min(0).unsigned_abs().min(line.len()), x.max(0).unsigned_abs());
+        let count = if y < height { width.saturating_sub(start).min(line.len() - before) } else { 0 };
+        line[..before].fill(Split::ZERO);
+        line[before + count..].fill(Split::ZERO);
+        if count > 0 {
+            let of_block = |block: usize| &self.map[(block * height + y) * width + start..][..count];
+            let second = (2 * step + 1 < self.inputs()).then(|| of_block(2 * step + 1));
+            unit.split(of_block(2 * step), second, &mut line[before..before + count]);
+        }
+    }
+}
+
+/// Some pixels of a result.
+#[derive(Debug)]
+pub struct Part<'r> {
+    /// The first one.
+    start: usize,
+    /// Those of each block of outputs.
+    results: Vec<&'r mut [[f32; BLOCK]]>,
+}
+
+/// So many products are worth a thread, 20 to 40 us.
+const PRODUCTS: usize = 1 << 22;
+
+/// Rows of a band, so that what several of them look at is split once.
+const ROWS: usize = 4;
+
+/// One part.
+struct Compute<'a, 'r> {
+    convolution: &'a Convolution<'a>,
+    part: Part<'r>,
+    unit: Unit,
+}
+
+impl Loop for Compute<'_, '_> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool, const WIDE: bool>(self) {
+        let Self { convolution, part: Part { start, mut results }, mut unit } = self;
+        let Convolution { plan: Plan { window, activation }, bias, sum, result: [height, width], .. } = *convolution;
+        let pixels = results.first().map_or(0, |block| block.len());
+        let (rows, columns) = if height == 1 {
+            (0..1, start..start + pixels)
+        } else {
+            (start / width..(start + pixels) / width, 0..width)
+        };
+        let [kernel_height, kernel_width] = window.kernel;
+        let [down, right] = window.strides;
+        let steps = convolution.inputs().div_ceil(2);
+        // As wide as it is still in the nearest cache.
+        let wide = PLACES * (8 / steps).clamp(1, 4);
+        let of_rows = (ROWS.min(rows.len()) - 1) * down + kernel_height;
+        let of_columns = (wide - 1) * right + kernel_width;
+        let place = |step: usize, row: usize, column: usize| (step * of_rows + row) * of_columns + column;
+        let looks = (0..steps * kernel_height * kernel_width).map(|look| {
+            let (step, at) = (look / (kernel_height * kernel_width), look % (kernel_height * kernel_width));
+            place(step, at / kernel_width, at % kernel_width)
+        });
+        let looks = Looks::new(looks, right);
+        let mut band = vec![Split::ZERO; steps * of_rows * of_columns];
+        let mut sums = Sums::ZERO;
+        for first_row in rows.clone().step_by(ROWS) {
+            let of_band = first_row..(first_row + ROWS).min(rows.end);
+            for first_column in columns.clone().step_by(wide) {
+                let looked_at = (of_band.len() - 1) * down + kernel_height;
+                for (step, row) in (0..steps).flat_map(|step| (0..looked_at).map(move |row| (step, row))) {
+                    let y = (first_row * down + row).wrapping_sub(window.pads[0]);
+                    let x = (first_column * right).cast_signed() - window.pads[1].cast_signed();
+                    convolution.split(&unit, step, y, x, &mut band[place(step, row, 0)..][..of_columns]);
+                }
+                for pair in (0..bias.len()).step_by(2) {
+                    let weights = &convolution.weights[pair * looks.weights()..bias.len().min(pair + 2) * looks.weights()];
+                    for row in of_band.clone() {
+                        for column in (first_column..columns.end.min(first_column + wide)).step_by(PLACES) {
+                            let count = PLACES.min(columns.end - column);
+                            let inputs = &band[place(0, (row - first_row) * down, (column - first_column) * right)..];
+                            unit.multiply((inputs, count), &looks, weights, &mut sums);
+                            let at = row * width + column;
+                            let blocks = results.iter_mut().zip(bias).enumerate().skip(pair);
+                            for ((block, (results, bias)), sums) in blocks.zip(&mut sums.0) {
+                                let added = sum.map(|sum| &sum[block * height * width + at..][..count]);
+                                let results = &mut results[at - start..][..count];
+                                finish::<FUSED, WIDE>(&mut sums[..count], (bias, added), activation, results);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From the sums of some pixels to results.
+#[inline(always)]
+fn finish<const FUSED: bool, const WIDE: bool>(
+    sums: &mut [[f32; BLOCK]],
+    (bias, added): (&[f32; BLOCK], Option<&[[f32; BLOCK]]>),
+    activation: Activation,
+    results: &mut [[f32; BLOCK]],
+) {
+    // Of a loop over pixels of sixteen numbers the compiler would make one over numbers that are apart.
+    let bias = [*bias; PLACES];
+    let (sums, bias, results) = (sums.as_flattened_mut(), bias.as_flattened(), results.as_flattened_mut());
+    if let Some(added) = added {
+        let added = added.as_flattened().iter();
+        sums.iter_mut().zip(added).for_each(|(sum, added)| *sum += added);
+    }
+    let all = results.iter_mut().zip(sums).zip(bias);
+    match activation {
+        Activation::None => all.for_each(|((result, sum), bias)| *result = *sum + bias),
+        Activation::Relu => all.for_each(|((result, sum), bias)| {
+            let sum = *sum + bias;
+            *result = if sum < 0.0 { 0.0 } else { sum };
+        }),
+        Activation::Gelu => all.for_each(|((result, sum), bias)| *result = gelu_of::<FUSED, WIDE>(*sum + bias)),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Numbers from -1 to 1.
+    fn numbers(count: usize) -> Vec<f32> {
+        let mut state = 1_u32;
+        let next = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(next).collect()
+    }
+
+    struct Case {
+        window: Window,
+        sides: [usize; 2],
+        /// Blocks of inputs and of outputs.
+        blocks: [usize; 2],
+    }
+
+    /// The sums as they are defined, in f64.
+    fn exact(case: &Case, map: &[[f32; BLOCK]], weights: &[f32], bias: &[[f32; BLOCK]]) -> Vec<f64> {
+        let ([height, width], [inputs, outputs], Window { kernel, strides, pads }) = (case.sides, case.blocks, case.window);
+        let [rows, columns] = case.window.over(case.sides).unwrap();
+        let mut sums = Vec::new();
+        for output in 0..outputs {
+            for pixel in 0..rows * columns {
+                for lane in 0..BLOCK {
+                    let mut sum = f64::from(bias[output][lane]);
+                    for look in 0..kernel[0] * kernel[1] {
+                        let y = (pixel / columns * strides[0] + look / kernel[1]).wrapping_sub(pads[0]);
+                        let x = (pixel % columns * strides[1] + look % kernel[1]).wrapping_sub(pads[1]);
+                        if y >= height || x >= width {
+                            continue;
+                        }
+                        for input in 0..inputs * BLOCK {
+                            let (block, of_block) = (input / BLOCK, input % BLOCK);
+                            let value = map[(block * height + y) * width + x][of_block];
+                            let place = (output * inputs + block) * kernel[0] * kernel[1] + look;
+                            sum += f64::from(value) * f64::from(weights[(place * BLOCK + of_block) * BLOCK + lane]);
+                        }
+                    }
+                    sums.push(sum);
+                }
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn sums_are_those_of_f32_to_a_few_millionths_of_the_largest() {
+        if !tiles::is_there() {
+            return;
+        }
+        let same = |kernel, strides, pads| Window { kernel, strides, pads };
+        let one = same([1, 1], [1, 1], [0; 4]);
+        let cases = [
+            Case { window: one, sides: [6, 80], blocks: [12, 24] },
+            Case { window: one, sides: [3, 37], blocks: [3, 5] },
+            Case { window: one, sides: [1, 1], blocks: [1, 1] },
+            Case { window: one, sides: [70, 111], blocks: [6, 2] },
+            Case { window: same([1, 1], [2, 1], [0; 4]), sides: [9, 40], blocks: [2, 3] },
+            Case { window: same([3, 3], [1, 1], [1; 4]), sides: [13, 75], blocks: [3, 2] },
+            Case { window: same([3, 3], [2, 2], [1; 4]), sides: [11, 90], blocks: [2, 3] },
+            Case { window: same([3, 3], [2, 1], [1; 4]), sides: [12, 33], blocks: [6, 3] },
+            Case { window: same([2, 2], [1, 1], [0, 0, 1, 1]), sides: [24, 50], blocks: [1, 2] },
+            Case { window: same([5, 1], [1, 1], [2, 0, 2, 0]), sides: [2, 16], blocks: [1, 1] },
+        ];
+        for case in cases {
+            let Case { window, sides, blocks: [inputs, outputs] } = case;
+            let map = numbers(inputs * BLOCK * sides[0] * sides[1]);
+            let weights = numbers(inputs * outputs * BLOCK * BLOCK * window.kernel[0] * window.kernel[1]);
+            let bias = numbers(outputs * BLOCK);
+            let tiles = tiles::tiles(&weights, [outputs * BLOCK, inputs * BLOCK, window.kernel[0], window.kernel[1]]).unwrap();
+            let tiles: Vec<f32> = tiles.into_iter().map(f32::from_bits).collect();
+            let (map, bias) = (map.as_chunks().0, bias.as_chunks().0);
+            let wanted = exact(&case, map, &weights, bias);
+            let sum = numbers(wanted.len());
+            let largest = wanted.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+            for (added, activation) in
+                [(false, Activation::None), (true, Activation::None), (true, Activation::Relu), (false, Activation::Gelu)]
+            {
+                let of_sum = added.then_some(sum.as_chunks().0);
+                let convolution = Convolution::new(Plan { window, activation }, (map, sides), &tiles, bias, of_sum).unwrap();
+                let mut found = vec![[f32::NAN; BLOCK]; wanted.len() / BLOCK];
+                for part in convolution.parts(&mut found).unwrap() {
+                    assert!(convolution.compute(part));
+                }
+                for ((wanted, found), sum) in wanted.iter().zip(found.as_flattened()).zip(&sum) {
+                    let sum = wanted + if added { f64::from(*sum) } else { 0.0 };
+                    let wanted = match activation {
+                        Activation::None => sum,
+                        Activation::Relu => sum.max(0.0),
+                        Activation::Gelu => f64::from(gelu_of::<true, false>(sum as f32)),
+                    };
+                    let error = (wanted - f64::from(*found)).abs() / largest;
+                    assert!(error < 6e-6, "{found} for {wanted}, {error} of the largest: {window:?} {sides:?}");
+                }
+            }
+        }
+    }
+}

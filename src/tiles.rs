@@ -1,0 +1,425 @@
+//! Products in f32 on the matrix unit of Intel's server processors since 2023 (AMX).
+//!
+//! The unit multiplies tiles of 16 x 32 numbers of bf16, which have 8 bits of f32's 24, and adds up in f32, sixteen times as many products in a cycle
+//! as the vectors do. Here a number is two of bf16, its first 8 bits and the next 8, and a product three: first by first, first by next and next by
+//! first. What is left out is 2^-17 of a product at most, so sums of hundreds are off by 3e-6 of the largest one. (Intel's oneMKL has the same as
+//! `float_to_bf16x3`.)
+
+/// Numbers of a block, and rows of a tile.
+pub const BLOCK: usize = 16;
+
+/// What is multiplied at once: two tiles of places, as pixels or columns, by one or two blocks of outputs.
+pub const PLACES: usize = 2 * BLOCK;
+
+/// Input channels of a step: two blocks, the second one of zeros where there is none.
+const STEP: usize = 2 * BLOCK;
+
+/// As many numbers of f32 have a tile's bytes.
+const TILE: usize = 256;
+
+/// Numbers that [`tiles`] have of a step and a block of outputs.
+pub(crate) const OF_STEP: usize = 2 * TILE;
+
+/// Weights for [`Unit::multiply`], as many bits as they have in f32, of weights as ONNX Runtime has them in blocks: for every block of outputs, block of
+/// inputs, row and column of the window 16 inputs x 16 outputs. `sides`: outputs, inputs, height and width. `None` where that is something else.
+///
+/// For every two blocks of outputs, step of inputs, row and column there are the tiles of both blocks' first bits, then of their next ones. A tile
+/// has 16 rows, of two inputs, for each output.
+#[must_use]
+pub fn tiles(weights: &[f32], sides: [usize; 4]) -> Option<Vec<u32>> {
+    let [outputs, inputs, height, width] = sides;
+    let size = sides.iter().try_fold(1_usize, |size, &side| size.checked_mul(side)).filter(|&size| size > 0)?;
+    if size != weights.len() || !outputs.is_multiple_of(BLOCK) || !inputs.is_multiple_of(BLOCK) {
+        return None;
+    }
+    let (window, of_inputs) = (height * width, inputs / BLOCK);
+    let (blocks, _) = weights.as_chunks::<BLOCK>().0.as_chunks::<BLOCK>();
+    let mut tiles = Vec::with_capacity(outputs / BLOCK * of_inputs.div_ceil(2) * window * 2 * TILE);
+    let groups: Vec<usize> = (0..outputs / BLOCK).collect();
+    for group in groups.chunks(2) {
+        for step in 0..of_inputs.div_ceil(2) {
+            for at in 0..window {
+                for part in [first, next] {
+                    for output in group {
+                        for row in 0..BLOCK {
+                            let block = 2 * step + row / 8;
+                            // The place of two inputs.
+                            let pair = (block < of_inputs).then(|| {
+                                let block = &blocks[(output * of_inputs + block) * window + at];
+                                (block[row % 8 * 2], block[row % 8 * 2 + 1])
+                            });
+                            let (a, b) = pair.unwrap_or_default();
+                            tiles.extend(a.iter().zip(b).map(|(&a, b)| part(a) >> 16 | part(b)));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Some(tiles)
+}
+
+/// A number's first 8 bits, in the upper half.
+fn first(number: f32) -> u32 {
+    let bits = number.to_bits();
+    // To the nearest, the even one of two.
+    bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000
+}
+
+/// The next 8.
+fn next(number: f32) -> u32 {
+    first(number - f32::from_bits(first(number)))
+}
+
+/// A place's inputs of a step: their first bits, and their next ones.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Split {
+    first: [u16; STEP],
+    next: [u16; STEP],
+}
+
+impl Split {
+    pub(crate) const ZERO: Self = Self { first: [0; STEP], next: [0; STEP] };
+}
+
+/// Of one or two blocks of outputs, [`PLACES`] sums.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Sums(pub(crate) [[[f32; BLOCK]; PLACES]; 2]);
+
+impl Sums {
+    pub(crate) const ZERO: Self = Self([[[0.0; BLOCK]; PLACES]; 2]);
+}
+
+/// Where the inputs of [`PLACES`] sums lie.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    /// Of every step the first place's, in bytes from the first one of all.
+    offsets: Vec<usize>,
+    /// From one place to the next.
+    stride: usize,
+    /// So many inputs are looked at or skipped.
+    reach: usize,
+}
+
+impl Looks {
+    /// `first`: of every step the first place's; `stride`: from one place to the next.
+    pub(crate) fn new(first: impl Iterator<Item = usize>, stride: usize) -> Self {
+        let mut last = 0;
+        let offsets = first.inspect(|&place| last = place.max(last)).map(|place| place * size_of::<Split>()).collect();
+        Self { offsets, stride, reach: last + (PLACES - 1) * stride + 1 }
+    }
+
+    /// How many numbers of [`tiles`] one block of outputs has.
+    pub(crate) fn weights(&self) -> usize {
+        self.offsets.len() * OF_STEP
+    }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use unit::is_there;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) use unit::Unit;
+
+/// Elsewhere there is none.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+mod none {
+    use super::{BLOCK, Looks, Split, Sums};
+
+    /// Whether this process may use such a unit.
+    #[must_use]
+    pub fn is_there() -> bool {
+        false
+    }
+
+    pub(crate) enum Unit {}
+
+    impl Unit {
+        pub(crate) fn take() -> Option<Self> {
+            None
+        }
+
+        pub(crate) fn split(&self, _: &[[f32; BLOCK]], _: Option<&[[f32; BLOCK]]>, _: &mut [Split]) {
+            match *self {}
+        }
+
+        pub(crate) fn multiply(&mut self, _: (&[Split], usize), _: &Looks, _: &[f32], _: &mut Sums) {
+            match *self {}
+        }
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub use none::is_there;
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub(crate) use none::Unit;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[allow(unsafe_code)]
+mod unit {
+    use std::arch::x86_64::{
+        __cpuid_count, __m256i, __m512, __m512bh, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh,
+        _mm512_loadu_ps, _mm512_slli_epi32, _mm512_sub_ps,
+    };
+    use std::arch::{asm, is_x86_feature_detected as has};
+    use std::cell::Cell;
+    use std::marker::PhantomData;
+    use std::mem::transmute;
+    use std::sync::OnceLock;
+
+    use super::{BLOCK, Looks, STEP, Split, Sums};
+
+    /// Whether this process may use such a unit. Linux gives it to those that ask.
+    #[must_use]
+    pub fn is_there() -> bool {
+        static IS_THERE: OnceLock<bool> = OnceLock::new();
+        *IS_THERE.get_or_init(|| {
+            let has_vectors = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512bf16");
+            has_vectors && has_unit() && is_permitted()
+        })
+    }
+
+    /// `AMX-BF16` and `AMX-TILE`.
+    fn has_unit() -> bool {
+        // SAFETY: every processor with AVX-512 has this leaf.
+        #[allow(unused_unsafe)]
+        let features = unsafe { __cpuid_count(7, 0) }.edx;
+        features >> 22 & features >> 24 & 1 == 1
+    }
+
+    /// `ARCH_REQ_XCOMP_PERM` for `XFEATURE_XTILEDATA`, for all threads that the process has and will have, and for its children.
+    fn is_permitted() -> bool {
+        // SAFETY: it touches no memory of the process.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, 0x1023, 18) == 0 }
+    }
+
+    /// What `ldtilecfg` reads: of all eight tiles 16 rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct Shapes {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+
+    static SHAPES: Shapes = {
+        let (mut bytes, mut rows, mut tile) = ([0; 16], [0; 16], 0);
+        while tile < 8 {
+            (bytes[tile], rows[tile]) = (64, 16);
+            tile += 1;
+        }
+        Shapes { palette: 1, start_row: 0, reserved: [0; 14], bytes, rows }
+    };
+
+    thread_local! {
+        static IS_TAKEN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// The unit of the core that this thread runs on, its tiles in shape. ONNX Runtime's and oneDNN's kernels use it too and look at the shapes before.
+    pub(crate) struct Unit {
+        /// The shapes are this thread's.
+        stays: PhantomData<*const ()>,
+    }
+
+    impl Unit {
+        /// `None` where there is none, or this thread has it.
+        pub(crate) fn take() -> Option<Self> {
+            if !is_there() || IS_TAKEN.replace(true) {
+                return None;
+            }
+            // SAFETY: the processor has the instruction, and the shapes are valid.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
+            Some(Self { stays: PhantomData })
+        }
+
+        /// A block of inputs and the next one, which is 0 where there is none, place by place.
+        pub(crate) fn split(&self, a: &[[f32; BLOCK]], b: Option<&[[f32; BLOCK]]>, splits: &mut [Split]) {
+            // SAFETY: the processor has what it needs, or there would be no unit.
+            unsafe {
+                match b {
+                    Some(b) => split_all(a.iter().zip(b), splits),
+                    None => split_all(a.iter().zip(std::iter::repeat(&[0.0; BLOCK])), splits),
+                }
+            }
+        }
+
+        /// The sums of products of inputs and weights, which are those of one or two blocks of outputs. Of so many places only the first [`BLOCK`] are
+        /// computed where `count` is no more.
+        pub(crate) fn multiply(&mut self, (inputs, count): (&[Split], usize), looks: &Looks, weights: &[f32], sums: &mut Sums) {
+            let blocks = weights.len() / looks.weights();
+            assert!(inputs.len() >= looks.reach && !looks.offsets.is_empty() && weights.len() == blocks * looks.weights());
+            let run = match (count > BLOCK, blocks) {
+                (true, 2) => two_by_two,
+                (true, 1) => two_by_one,
+                (false, 2) => one_by_two,
+                (false, 1) => one_by_one,
+                _ => unreachable!("one block of outputs, or two"),
+            };
+            // SAFETY: the tiles have their shapes. `inputs` reach as far as they are looked at, and `weights` are those of all steps.
+            unsafe { run(inputs.as_ptr(), &looks.offsets, weights.as_ptr(), looks.stride * size_of::<Split>(), sums) };
+        }
+    }
+
+    impl Drop for Unit {
+        fn drop(&mut self) {
+            // SAFETY: the processor has the instruction, and nothing is left in the tiles.
+            unsafe { asm!("tilerelease", options(nostack, nomem)) };
+            IS_TAKEN.set(false);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn split_all<'a>(inputs: impl Iterator<Item = (&'a [f32; BLOCK], &'a [f32; BLOCK])>, splits: &mut [Split]) {
+        for (split, (a, b)) in splits.iter_mut().zip(inputs) {
+            // SAFETY: sixteen numbers each.
+            let (a, b) = unsafe { (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())) };
+            let first = _mm512_cvtne2ps_pbh(b, a);
+            // SAFETY: both are 512 bits.
+            let [of_a, of_b] = unsafe { transmute::<__m512bh, [__m256i; 2]>(first) };
+            let number = |bits| -> __m512 { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) };
+            let next = _mm512_cvtne2ps_pbh(_mm512_sub_ps(b, number(of_b)), _mm512_sub_ps(a, number(of_a)));
+            // SAFETY: both are 512 bits.
+            let bits = |all| unsafe { transmute::<__m512bh, [u16; STEP]>(all) };
+            *split = Split { first: bits(first), next: bits(next) };
+        }
+    }
+
+    /// The sums of one or two tiles of places and one or two blocks of outputs, as a function: what is done at the start, in each step and at the end.
+    ///
+    /// Ten instructions that do nothing (`nop`) follow each one on tiles. Where the core's other thread is busy these take half the time then: 165 ns
+    /// a step of 20 for 300, and 75 both ways where it is idle (measured, a Xeon of 2023; 5 are too few, 20 no better, others that are as cheap do the same).
+    macro_rules! kernel {
+        ($name:ident, $weights:literal, [$($start:literal),+], [$($step:literal),+], [$($end:literal),+]) => {
+            /// # Safety
+            ///
+            /// The tiles have their shapes. At each offset from `map` lie [`super::PLACES`] splits that are `stride` bytes apart, and at `weights` tiles for all
+            /// offsets, of which there is one at least.
+            unsafe fn $name(map: *const Split, offsets: &[usize], weights: *const f32, stride: usize, sums: &mut Sums) {
+                // SAFETY: the caller's; there is an offset.
+                unsafe {
+                    asm!(
+                        $($start,)+
+                        "2:",
+                        "mov {first}, [{offset}]",
+                        "add {first}, {map}",
+                        "lea {second}, [{first} + {tile}]",
+                        "add {offset}, 8",
+                        $($step, ".fill 10, 1, 0x90",)+
+                        $weights,
+                        "dec {steps}",
+                        "jnz 2b",
+                        $($end,)+
+                        first = out(reg) _,
+                        second = out(reg) _,
+                        map = in(reg) map,
+                        tile = in(reg) BLOCK * stride,
+                        offset = inout(reg) offsets.as_ptr() => _,
+                        steps = inout(reg) offsets.len() => _,
+                        weights = inout(reg) weights => _,
+                        stride = in(reg) stride,
+                        row = in(reg) 64_usize,
+                        sums = in(reg) sums,
+                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                        options(nostack),
+                    );
+                }
+            }
+        };
+    }
+
+    kernel!(
+        two_by_two,
+        "add {weights}, 4096",
+        ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
+        [
+            "tileloadd tmm4, [{first} + {stride} + 64]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{second} + {stride} + 64]",
+            "tdpbf16ps tmm2, tmm4, tmm7",
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tdpbf16ps tmm1, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm5, [{second} + {stride}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm4, tmm7",
+            "tdpbf16ps tmm1, tmm5, tmm6",
+            "tileloadd tmm6, [{weights} + {row} + 2048]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm7, [{weights} + {row} + 3072]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm6",
+            "tdpbf16ps tmm2, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7"
+        ],
+        [
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 1024], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2",
+            "tilestored [{sums} + {row} + 3072], tmm3"
+        ]
+    );
+
+    kernel!(
+        two_by_one,
+        "add {weights}, 2048",
+        ["tilezero tmm0", "tilezero tmm1"],
+        [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm5, [{second} + {stride}]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm5, tmm6",
+            "tdpbf16ps tmm0, tmm4, tmm7",
+            "tileloadd tmm4, [{first} + {stride} + 64]",
+            "tdpbf16ps tmm1, tmm5, tmm7",
+            "tileloadd tmm5, [{second} + {stride} + 64]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm6"
+        ],
+        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 1024], tmm1"]
+    );
+
+    kernel!(
+        one_by_two,
+        "add {weights}, 4096",
+        ["tilezero tmm0", "tilezero tmm2"],
+        [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm5, [{first} + {stride} + 64]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm4, tmm7",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tileloadd tmm6, [{weights} + {row} + 2048]",
+            "tdpbf16ps tmm2, tmm5, tmm7",
+            "tileloadd tmm7, [{weights} + {row} + 3072]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm4, tmm7"
+        ],
+        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 2048], tmm2"]
+    );
+
+    kernel!(
+        one_by_one,
+        "add {weights}, 2048",
+        ["tilezero tmm0"],
+        [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm5, [{first} + {stride} + 64]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tdpbf16ps tmm0, tmm4, tmm7"
+        ],
+        ["tilestored [{sums} + {row}], tmm0"]
+    );
+}
+
