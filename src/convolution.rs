@@ -7,7 +7,7 @@
 #![allow(clippy::inline_always)]
 
 use crate::operators::gelu_of;
-use crate::tiles::{self, BLOCK, Looks, PLACES, Split, Sums, Unit};
+use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Split, Sums, Unit};
 use crate::vectors::{self, Loop};
 
 /// Where a convolution looks.
@@ -95,6 +95,7 @@ pub struct Convolution<'a> {
     weights: &'a [f32],
     bias: &'a [[f32; BLOCK]],
     sum: Option<&'a [[f32; BLOCK]]>,
+    unit: Granted,
     /// Height and width of the result.
     result: [usize; 2],
 }
@@ -110,17 +111,17 @@ impl<'a> Convolution<'a> {
         bias: &'a [[f32; BLOCK]],
         sum: Option<&'a [[f32; BLOCK]]>,
     ) -> Option<Self> {
-        let window = plan.window;
+        let (window, unit) = (plan.window, tiles::granted()?);
         let mut result = window.over(sides)?;
         let area = sides[0].checked_mul(sides[1])?;
-        let convolution = Self { plan, map, sides, weights, bias, sum, result };
+        let convolution = Self { plan, map, sides, weights, bias, sum, unit, result };
         let steps = convolution.inputs().div_ceil(2).checked_mul(window.kernel[0])?.checked_mul(window.kernel[1])?;
         let fits = !map.is_empty()
             && !bias.is_empty()
             && map.len().is_multiple_of(area)
             && weights.len() == steps.checked_mul(bias.len())?.checked_mul(tiles::OF_STEP)?
             && sum.is_none_or(|sum| sum.len() == bias.len() * result[0] * result[1]);
-        if !fits || !tiles::is_there() {
+        if !fits {
             return None;
         }
         let mut sides = sides;
@@ -158,12 +159,9 @@ impl<'a> Convolution<'a> {
         Some(parts)
     }
 
-    /// Computes one part of the [`parts`](Self::parts) of this convolution. `false` where this thread has the unit already.
-    #[must_use]
-    pub fn compute(&self, part: Part) -> bool {
-        let Some(unit) = Unit::take() else { return false };
-        vectors::run(Compute { convolution: self, part, unit });
-        true
+    /// Computes one part of the [`parts`](Self::parts) of this convolution.
+    pub fn compute(&self, part: Part) {
+        vectors::run(Compute { convolution: self, part });
     }
 
     /// One line of a step's inputs, from the column `x` of the row `y` on; those beyond the map are 0.
@@ -200,7 +198,6 @@ const ROWS: usize = 4;
 struct Compute<'a, 'r> {
     convolution: &'a Convolution<'a>,
     part: Part<'r>,
-    unit: Unit,
 }
 
 impl Loop for Compute<'_, '_> {
@@ -208,7 +205,8 @@ impl Loop for Compute<'_, '_> {
 
     #[inline(always)]
     fn run<const FUSED: bool, const WIDE: bool>(self) {
-        let Self { convolution, part: Part { start, mut results }, mut unit } = self;
+        let Self { convolution, part: Part { start, mut results } } = self;
+        let mut unit = convolution.unit.take();
         let Convolution { plan: Plan { window, activation }, bias, sum, result: [height, width], .. } = *convolution;
         let pixels = results.first().map_or(0, |block| block.len());
         let (rows, columns) = if height == 1 {
@@ -376,7 +374,7 @@ mod tests {
                 let convolution = Convolution::new(Plan { window, activation }, (map, sides), &tiles, bias, of_sum).unwrap();
                 let mut found = vec![[f32::NAN; BLOCK]; wanted.len() / BLOCK];
                 for part in convolution.parts(&mut found).unwrap() {
-                    assert!(convolution.compute(part));
+                    convolution.compute(part);
                 }
                 for ((wanted, found), sum) in wanted.iter().zip(found.as_flattened()).zip(&sum) {
                     let sum = wanted + if added { f64::from(*sum) } else { 0.0 };

@@ -7,6 +7,7 @@
 // Loops over lanes by their number, all in one place, are what the compiler makes vectors of.
 #![allow(clippy::inline_always, clippy::needless_bitwise_bool, clippy::needless_range_loop)]
 
+use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Split, Sums};
 use crate::vectors::{self, Loop, exp, multiply_add};
 
 /// Classes that are computed at once: two vectors of AVX2, or one of AVX-512.
@@ -24,32 +25,78 @@ type Tile<const COLUMNS: usize> = [[f32; CLASSES]; COLUMNS];
 pub struct Head {
     features: usize,
     classes: usize,
-    /// For every [`CLASSES`] classes: their weights of the first feature, of the second, and so on. Classes that fill up the last ones have the
-    /// bias minus infinity.
-    weights: Vec<[f32; CLASSES]>,
+    weights: Weights,
+    /// Classes that fill up the last ones have minus infinity.
     bias: Vec<[f32; CLASSES]>,
+}
+
+#[derive(Debug)]
+enum Weights {
+    /// For every [`CLASSES`] classes: their weights of the first feature, of the second, and so on.
+    Panels(Vec<[f32; CLASSES]>),
+    /// For the matrix unit. Classes are its outputs.
+    Tiles(Granted, Vec<f32>),
+}
+
+/// Loads of what lies across two lines of the cache take twice as long.
+const LINE: usize = 64;
+
+/// So many numbers before the first one of which the address is that of a line.
+fn before_line(numbers: &[f32]) -> usize {
+    numbers.as_ptr().align_offset(LINE).min(LINE / 4 - 1)
+}
+
+/// `weights` for the vectors.
+fn on_panels(weights: &[f32], features: usize, classes: usize) -> Vec<[f32; CLASSES]> {
+    let mut laid = vec![[0.0; CLASSES]; classes.div_ceil(CLASSES) * features];
+    for (feature, row) in weights.chunks_exact(classes).enumerate() {
+        for (panel, values) in row.chunks(CLASSES).enumerate() {
+            laid[panel * features + feature][..values.len()].copy_from_slice(values);
+        }
+    }
+    laid
+}
+
+/// `weights` for the matrix unit: features and classes filled up with zeros.
+fn on_tiles(weights: &[f32], features: usize, classes: usize) -> Option<Vec<f32>> {
+    let (of_features, of_classes) = (features.div_ceil(BLOCK), classes.div_ceil(BLOCK));
+    let mut blocks = vec![[[0.0; BLOCK]; BLOCK]; of_features * of_classes];
+    for (feature, row) in weights.chunks_exact(classes).enumerate() {
+        for (panel, values) in row.chunks(BLOCK).enumerate() {
+            let block = &mut blocks[panel * of_features + feature / BLOCK];
+            block[feature % BLOCK][..values.len()].copy_from_slice(values);
+        }
+    }
+    let numbers = blocks.as_flattened().as_flattened();
+    let tiles = tiles::tiles(numbers, [of_classes * BLOCK, of_features * BLOCK, 1, 1])?;
+    let mut aligned = vec![0.0; LINE / 4 - 1 + tiles.len()];
+    let start = before_line(&aligned);
+    aligned[start..].iter_mut().zip(tiles).for_each(|(number, bits)| *number = f32::from_bits(bits));
+    Some(aligned)
 }
 
 impl Head {
     /// `weights` is features x classes, row by row; `bias` has a value for each class. `None` where the sizes do not fit.
     #[must_use]
     pub fn new(weights: &[f32], bias: &[f32]) -> Option<Self> {
+        Self::on(tiles::granted(), weights, bias)
+    }
+
+    fn on(unit: Option<Granted>, weights: &[f32], bias: &[f32]) -> Option<Self> {
         let classes = bias.len();
         if classes == 0 || weights.is_empty() || !weights.len().is_multiple_of(classes) {
             return None;
         }
         let (features, panels) = (weights.len() / classes, classes.div_ceil(CLASSES));
-        let mut laid = vec![[0.0; CLASSES]; panels * features];
-        for (feature, row) in weights.chunks_exact(classes).enumerate() {
-            for (panel, values) in row.chunks(CLASSES).enumerate() {
-                laid[panel * features + feature][..values.len()].copy_from_slice(values);
-            }
-        }
         let mut biases = vec![[f32::NEG_INFINITY; CLASSES]; panels];
         for (panel, values) in biases.iter_mut().zip(bias.chunks(CLASSES)) {
             panel[..values.len()].copy_from_slice(values);
         }
-        Some(Self { features, classes, weights: laid, bias: biases })
+        let weights = match unit {
+            Some(unit) => Weights::Tiles(unit, on_tiles(weights, features, classes)?),
+            None => Weights::Panels(on_panels(weights, features, classes)),
+        };
+        Some(Self { features, classes, weights, bias: biases })
     }
 
     /// Number of classes.
@@ -184,9 +231,10 @@ impl Best<'_> {
     #[inline(always)]
     fn by<const FUSED: bool, const COLUMNS: usize>(
         self,
+        weights: &[[f32; CLASSES]],
         multiply: impl Fn(&[[f32; CLASSES]], &[[f32; COLUMNS]]) -> Tile<COLUMNS>,
     ) -> Vec<(u32, f32)> {
-        let Head { features, weights, bias, .. } = self.head;
+        let Head { features, bias, .. } = self.head;
         let columns = grouped::<COLUMNS>(self.columns, *features);
         let mut seen = vec![[Seen::NOTHING; COLUMNS]; columns.len() / features];
         let share = features.div_ceil(seen.len().max(1));
@@ -208,6 +256,49 @@ impl Best<'_> {
         }
         seen.iter().flatten().map(Seen::best).collect()
     }
+
+    #[inline(always)]
+    fn on_tiles<const FUSED: bool>(self, unit: Granted, tiles: &[f32]) -> Vec<(u32, f32)> {
+        let Head { features, bias, .. } = self.head;
+        let mut unit = unit.take();
+        // For every `PLACES` columns: their first features, their next ones, and so on. Blank columns fill up the last ones.
+        let steps = features.div_ceil(2 * BLOCK);
+        let looks = Looks::new((0..steps).map(|step| step * PLACES), 1);
+        let count = self.columns.len() / features;
+        let mut splits = vec![Split::ZERO; count.div_ceil(PLACES) * steps * PLACES];
+        let mut filled = vec![[0.0; BLOCK]; 2 * steps];
+        for (at, column) in self.columns.chunks_exact(*features).enumerate() {
+            filled.as_flattened_mut()[..*features].copy_from_slice(column);
+            for (step, two) in filled.chunks_exact(2).enumerate() {
+                let place = (at / PLACES * steps + step) * PLACES + at % PLACES;
+                unit.split(&two[..1], Some(&two[1..]), &mut splits[place..=place]);
+            }
+        }
+        let mut seen = vec![Seen::NOTHING; count];
+        let mut sums = Sums::ZERO;
+        let mut later = &tiles[before_line(tiles)..];
+        let share = 2 * looks.weights() / CLASSES / count.div_ceil(PLACES).max(1);
+        for (pair, bias) in bias.chunks(2).enumerate() {
+            let (weights, rest) = later.split_at(looks.weights() * bias.len());
+            later = rest;
+            // The weights are larger than the caches near the core: while these are multiplied the next ones come.
+            let mut next = later.chunks(CLASSES);
+            for (columns, seen) in splits.chunks_exact(steps * PLACES).zip(seen.chunks_mut(PLACES)) {
+                next.by_ref().take(share).for_each(|line| vectors::prefetch(&line[0]));
+                unit.multiply((columns, seen.len()), &looks, weights, &mut sums);
+                for (panel, (bias, sums)) in bias.iter().zip(&sums.0).enumerate() {
+                    for (values, seen) in sums.iter().zip(&mut *seen) {
+                        let mut values = *values;
+                        for (value, bias) in values.iter_mut().zip(bias) {
+                            *value += bias;
+                        }
+                        seen.add::<FUSED>(((2 * pair + panel) * CLASSES) as u32, &values);
+                    }
+                }
+            }
+        }
+        seen.iter().map(Seen::best).collect()
+    }
 }
 
 impl Loop for Best<'_> {
@@ -215,7 +306,11 @@ impl Loop for Best<'_> {
 
     #[inline(always)]
     fn run<const FUSED: bool, const WIDE: bool>(self) -> Self::Result {
-        if WIDE { self.by::<FUSED, 12>(multiply_12::<FUSED>) } else { self.by::<FUSED, 6>(multiply_6::<FUSED>) }
+        match &self.head.weights {
+            Weights::Tiles(unit, tiles) => self.on_tiles::<FUSED>(*unit, tiles),
+            Weights::Panels(weights) if WIDE => self.by::<FUSED, 12>(weights, multiply_12::<FUSED>),
+            Weights::Panels(weights) => self.by::<FUSED, 6>(weights, multiply_6::<FUSED>),
+        }
     }
 }
 
@@ -252,14 +347,19 @@ mod tests {
             let (weights, bias) = (numbers(features * classes), numbers(classes));
             let columns: Vec<f32> = numbers(count * features).iter().map(|value| value * 30.0).collect();
             let head = Head::new(&weights, &bias).unwrap();
-            let best = || Best { head: &head, columns: &columns };
-            for mut got in [head.best_classes(&columns), best().run::<false, false>(), best().run::<false, true>()] {
+            let by_vectors = Head::on(None, &weights, &bias).unwrap();
+            let best = || Best { head: &by_vectors, columns: &columns };
+            let [all, wide] = [best().run::<false, false>(), best().run::<false, true>()];
+            // Values are up to 80 here, of which tiles are off by some millionths.
+            let of_tiles = if tiles::is_there() { 5e-4 } else { 1e-5 };
+            let (at_hand, vectors) = (head.best_classes(&columns), by_vectors.best_classes(&columns));
+            for (mut got, near) in [(at_hand, of_tiles), (vectors, 1e-5), (all, 1e-5), (wide, 1e-5)] {
                 got.truncate(count);
                 assert_eq!(got.len(), count);
                 for (column, (class, probability)) in columns.chunks_exact(features).zip(got) {
                     let wanted = softmax_maximum(column, &weights, &bias);
                     assert_eq!(class, wanted.0);
-                    assert!((f64::from(probability) / wanted.1 - 1.0).abs() < 1e-5, "{probability} {}", wanted.1);
+                    assert!((f64::from(probability) / wanted.1 - 1.0).abs() < near, "{probability} {}", wanted.1);
                 }
             }
         }
@@ -282,8 +382,7 @@ mod tests {
         assert_eq!(class, 2);
         assert!((probability - 0.731_058_6).abs() < 1e-6);
         assert_eq!(head.best_classes(&[f32::NAN]), [(0, 0.0)]);
-        let infinite = Head::new(&[0.0, f32::MAX, f32::MAX], &[0.0; 3]).unwrap();
-        assert_eq!(infinite.best_classes(&[10.0]), [(0, 0.0)]);
+        assert_eq!(head.best_classes(&[f32::INFINITY]), [(0, 0.0)]);
         assert!(head.best_classes(&[]).is_empty());
     }
 

@@ -927,15 +927,7 @@ impl Run<'_> {
             let sum = sum.map(|sum| &sum[image * size..][..size]);
             let convolution = Convolution::new(plan, (map, of_map), tiles, bias, sum).ok_or_else(wrong)?;
             let parts = convolution.parts(results).ok_or_else(wrong)?;
-            let is_computed = AtomicBool::new(true);
-            self.side_by_side(parts.into_iter(), |part| {
-                if !convolution.compute(part) {
-                    is_computed.store(false, Ordering::Relaxed);
-                }
-            })?;
-            if !is_computed.into_inner() {
-                return Err(wrong());
-            }
+            self.side_by_side(parts.into_iter(), |part| convolution.compute(part))?;
         }
         Ok(())
     }

@@ -118,28 +118,35 @@ impl Looks {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub use unit::is_there;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use unit::Unit;
+pub(crate) use unit::{Granted, Unit, granted};
+
+/// Whether this process may use such a unit.
+#[must_use]
+pub fn is_there() -> bool {
+    granted().is_some()
+}
 
 /// Elsewhere there is none.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod none {
     use super::{BLOCK, Looks, Split, Sums};
 
-    /// Whether this process may use such a unit.
-    #[must_use]
-    pub fn is_there() -> bool {
-        false
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) enum Granted {}
+
+    pub(crate) fn granted() -> Option<Granted> {
+        None
+    }
+
+    impl Granted {
+        pub(crate) fn take(self) -> Unit {
+            match self {}
+        }
     }
 
     pub(crate) enum Unit {}
 
     impl Unit {
-        pub(crate) fn take() -> Option<Self> {
-            None
-        }
-
         pub(crate) fn split(&self, _: &[[f32; BLOCK]], _: Option<&[[f32; BLOCK]]>, _: &mut [Split]) {
             match *self {}
         }
@@ -151,9 +158,7 @@ mod none {
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub use none::is_there;
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub(crate) use none::Unit;
+pub(crate) use none::{Granted, Unit, granted};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 #[allow(unsafe_code)]
@@ -170,14 +175,20 @@ mod unit {
 
     use super::{BLOCK, Looks, STEP, Split, Sums};
 
-    /// Whether this process may use such a unit. Linux gives it to those that ask.
-    #[must_use]
-    pub fn is_there() -> bool {
-        static IS_THERE: OnceLock<bool> = OnceLock::new();
-        *IS_THERE.get_or_init(|| {
+    /// That this process may use such a unit.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Granted {
+        by: PhantomData<fn() -> bool>,
+    }
+
+    /// Linux grants it to those that ask. `None` where there is none.
+    pub(crate) fn granted() -> Option<Granted> {
+        static IS_GRANTED: OnceLock<bool> = OnceLock::new();
+        let is_granted = *IS_GRANTED.get_or_init(|| {
             let has_vectors = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512bf16");
             has_vectors && has_unit() && is_permitted()
-        })
+        });
+        is_granted.then_some(Granted { by: PhantomData })
     }
 
     /// `AMX-BF16` and `AMX-TILE`.
@@ -214,29 +225,31 @@ mod unit {
     };
 
     thread_local! {
-        static IS_TAKEN: Cell<bool> = const { Cell::new(false) };
+        /// How many units this thread has.
+        static TAKEN: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// The unit of the core that this thread runs on, its tiles in shape. ONNX Runtime's and oneDNN's kernels use it too and look at the shapes before.
+    /// The unit of the core that this thread runs on, its tiles in shape. Between two calls nothing is in them. ONNX Runtime's kernels and oneDNN's use
+    /// it too, and look at the shapes before.
     pub(crate) struct Unit {
         /// The shapes are this thread's.
         stays: PhantomData<*const ()>,
     }
 
-    impl Unit {
-        /// `None` where there is none, or this thread has it.
-        pub(crate) fn take() -> Option<Self> {
-            if !is_there() || IS_TAKEN.replace(true) {
-                return None;
+    impl Granted {
+        pub(crate) fn take(self) -> Unit {
+            if TAKEN.replace(TAKEN.get() + 1) == 0 {
+                // SAFETY: the processor has the instruction, and the shapes are valid.
+                unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
             }
-            // SAFETY: the processor has the instruction, and the shapes are valid.
-            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
-            Some(Self { stays: PhantomData })
+            Unit { stays: PhantomData }
         }
+    }
 
+    impl Unit {
         /// A block of inputs and the next one, which is 0 where there is none, place by place.
         pub(crate) fn split(&self, a: &[[f32; BLOCK]], b: Option<&[[f32; BLOCK]]>, splits: &mut [Split]) {
-            // SAFETY: the processor has what it needs, or there would be no unit.
+            // SAFETY: the processor has what it needs, or nothing had been granted.
             unsafe {
                 match b {
                     Some(b) => split_all(a.iter().zip(b), splits),
@@ -264,9 +277,11 @@ mod unit {
 
     impl Drop for Unit {
         fn drop(&mut self) {
-            // SAFETY: the processor has the instruction, and nothing is left in the tiles.
-            unsafe { asm!("tilerelease", options(nostack, nomem)) };
-            IS_TAKEN.set(false);
+            TAKEN.set(TAKEN.get() - 1);
+            if TAKEN.get() == 0 {
+                // SAFETY: the processor has the instruction, and nobody needs the tiles' shapes any more.
+                unsafe { asm!("tilerelease", options(nostack, nomem)) };
+            }
         }
     }
 
