@@ -85,10 +85,12 @@ const TO_ORDER: &[u64] = &[0, 3, 1, 2];
 /// ONNX Runtime's operators in blocks.
 pub(crate) const BLOCKED: &str = "com.microsoft.nchwc";
 
-/// An optimised network with own operators, for convolutions that have `block` channels in a block. `None` where nothing changes, or it is no
-/// model.
+/// An optimised network with own operators, for convolutions that have `block` channels in a block; a recogniser's convolutions are
+/// [tiled](crate::convolution), where they can be. `None` where nothing changes, or it is no model.
+///
+/// Of the other networks' convolutions are not: a pixel more or less of detection's map, whose probability is off by a millionth, moves a box.
 #[must_use]
-pub fn with_own_operators(optimised: Vec<u8>, block: usize) -> Option<Vec<u8>> {
+pub fn with_own_operators(optimised: Vec<u8>, block: usize, is_recogniser: bool) -> Option<Vec<u8>> {
     let in_blocks = |graph: &Graph, changes: &mut Changes| {
         let mut walk = Walk::new(graph, block);
         for (&at, node) in &graph.nodes {
@@ -97,7 +99,8 @@ pub fn with_own_operators(optimised: Vec<u8>, block: usize) -> Option<Vec<u8>> {
         walk.carry_out(changes);
     };
     let (mut model, mut is_changed) = (optimised, false);
-    for change in [&in_blocks as &dyn Fn(&Graph, &mut Changes), &chains::join, &tiled::on_tiles] {
+    let changes: [&dyn Fn(&Graph, &mut Changes); 3] = [&in_blocks, &chains::join, &tiled::on_tiles];
+    for change in &changes[..if is_recogniser { 3 } else { 2 }] {
         if let Some((changed, ())) = with_changes(&model, change) {
             (model, is_changed) = (changed, true);
         }

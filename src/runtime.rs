@@ -704,9 +704,10 @@ fn with_own_operators(
         return None;
     }
     let (mut optimised, written) = optimised(builder().ok()?, model)?;
-    let sides = sample(optimised.inputs(), is_recogniser || optimised.outputs().iter().any(gives_columns))?;
+    let is_recogniser = is_recogniser || optimised.outputs().iter().any(gives_columns);
+    let sides = sample(optimised.inputs(), is_recogniser)?;
     use_large_pages_at_first(&optimised);
-    let own = blocks::with_own_operators(written, block)?;
+    let own = blocks::with_own_operators(written, block, is_recogniser)?;
     let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
     drop(own);
     agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
