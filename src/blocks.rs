@@ -15,9 +15,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::{chains, tiled};
 use crate::onnx::{Changes, Graph, Kind, Node, new, with_changes};
 use crate::rewrite::name;
+use crate::{chains, tiled};
 
 /// The domain of the own operators.
 pub const DOMAIN: &str = "threadsafe_ocr";
@@ -99,11 +99,15 @@ pub fn with_own_operators(optimised: Vec<u8>, block: usize, is_recogniser: bool)
         walk.carry_out(changes);
     };
     let (mut model, mut is_changed) = (optimised, false);
-    let changes: [&dyn Fn(&Graph, &mut Changes); 3] = [&in_blocks, &chains::join, &tiled::on_tiles];
-    for change in &changes[..if is_recogniser { 3 } else { 2 }] {
+    let mut change = |change: &dyn Fn(&Graph, &mut Changes)| {
         if let Some((changed, ())) = with_changes(&model, change) {
             (model, is_changed) = (changed, true);
         }
+    };
+    change(&in_blocks);
+    change(&chains::join);
+    if is_recogniser {
+        change(&tiled::on_tiles);
     }
     model.extend(new::domain(DOMAIN));
     is_changed.then_some(model)
@@ -556,7 +560,7 @@ mod tests {
 
     /// The nodes after it, as [`told`].
     fn changed(graph: &[Vec<u8>]) -> Option<Vec<String>> {
-        with_own_operators(new::model(graph, "pixels", "result"), 8).map(|model| told(&model))
+        with_own_operators(new::model(graph, "pixels", "result"), 8, false).map(|model| told(&model))
     }
 
     #[test]
@@ -802,6 +806,6 @@ mod tests {
             graph.extend(tail("b"));
             assert_eq!(changed(&graph), None, "{channels} channels");
         }
-        assert_eq!(with_own_operators(b"no model".to_vec(), 8), None);
+        assert_eq!(with_own_operators(b"no model".to_vec(), 8, true), None);
     }
 }

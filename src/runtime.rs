@@ -28,9 +28,9 @@ use crate::fork;
 use crate::head::Head;
 use crate::onnx;
 use crate::operators::{self, Scale, Step};
-use crate::tiles::BLOCK;
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
+use crate::tiles::BLOCK;
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
 static ENVIRONMENT: Mutex<Option<Loaded>> = Mutex::new(None);

@@ -9,26 +9,31 @@ use crate::onnx::{Changes, Graph, Kind, Node, new};
 use crate::rewrite::name;
 use crate::tiles;
 
-/// Replaces all convolutions that the unit can do.
+/// Replaces all convolutions that the unit can do, where there is one.
 pub(crate) fn on_tiles(graph: &Graph, changes: &mut Changes) {
+    if tiles::is_there() {
+        tile(graph, changes);
+    }
+}
+
+fn tile(graph: &Graph, changes: &mut Changes) {
     // A sum that is off by a millionth would round some integers to the other side.
-    if !tiles::is_there() || graph.nodes.values().any(quantizes) {
+    if graph.nodes.values().any(quantizes) {
         return;
     }
     for (&at, node) in &graph.nodes {
         let mut own = Changes::new();
-        if on_tile(graph, at, node, &mut own).is_some() {
+        if one(graph, at, node, &mut own).is_some() {
             changes.append(&mut own);
         }
     }
 }
 
-fn on_tile(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Option<()> {
+fn one(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Option<()> {
     let (&[map, weights, ref more @ ..], &[output]) = (&*node.inputs, &*node.outputs) else { return None };
     let is_plain = node.foreign == (BLOCKED, "Conv")
         && is(node, "dilations", 1)
-        && node.integer("group").is_none_or(|groups| groups == 1)
-        && node.text("auto_pad").is_none_or(|pads| pads == "NOTSET");
+        && node.integer("group").is_none_or(|groups| groups == 1);
     let activation = match node.text("activation") {
         None | Some("") => Activation::None,
         Some("Relu") => Activation::Relu,
@@ -42,7 +47,16 @@ fn on_tile(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Opti
     let side = |side: u64| usize::try_from(side).ok();
     let sides = [side(outputs)?, side(inputs)?, side(height)?, side(width)?];
     let list = |attribute, missing: &[u64]| node.integers(attribute).unwrap_or_else(|| missing.to_vec());
-    let (strides, pads) = (list("strides", &[1, 1]), list("pads", &[0; 4]));
+    let (strides, mut pads) = (list("strides", &[1, 1]), list("pads", &[0; 4]));
+    match node.text("auto_pad") {
+        None | Some("NOTSET") => {}
+        // As large as the map; of an odd number the larger half comes after it.
+        Some("SAME_UPPER") if strides == [1, 1] && height > 0 && width > 0 => {
+            let (above, left) = ((height - 1) / 2, (width - 1) / 2);
+            pads = vec![above, left, height - 1 - above, width - 1 - left];
+        }
+        _ => return None,
+    }
     let (&[down, right], &[above, left, below, after]) = (&*strides, &*pads) else { return None };
     let window = Window {
         kernel: [sides[2], sides[3]],
@@ -82,4 +96,103 @@ fn on_tile(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Opti
     fields.extend(new::node_of(DOMAIN, own.signature().0, &inputs, given, &[]));
     changes.insert(at, fields);
     Some(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::blocks::{node, told};
+    use crate::onnx::with_changes;
+
+    fn zeros(name: &str, sides: &[u64]) -> Vec<u8> {
+        new::constant(name, Kind::F32, sides, &vec![0; sides.iter().product::<u64>() as usize * 4])
+    }
+
+    fn convolution(inputs: &[&str], output: &str, attributes: &[&[u8]]) -> Vec<u8> {
+        new::node_of(BLOCKED, "Conv", inputs, output, attributes)
+    }
+
+    fn gelu(value: &str, output: &str) -> Vec<u8> {
+        new::node_of(DOMAIN, "Gelu", &[value], output, &[])
+    }
+
+    /// The nodes after it.
+    fn tiled(graph: &[Vec<u8>]) -> Option<Vec<String>> {
+        let (model, ()) = with_changes(&new::model(graph, "pixels", "result"), tile)?;
+        let part = |line: String| line.replace('\u{1f}', ".");
+        Some(told(&model).into_iter().map(part).collect())
+    }
+
+    #[test]
+    fn a_gelu_is_done_with_the_convolution_that_it_alone_takes() {
+        let graph = [
+            zeros("w", &[32, 16, 1, 1]),
+            zeros("v", &[16, 32, 3, 3]),
+            convolution(&["pixels", "w", "b"], "a", &[]),
+            gelu("a", "g"),
+            convolution(&["g", "v", "", "pixels"], "result", &[&new::integers("pads", &[1, 1, 1, 1])]),
+        ];
+        let wanted = [
+            "*Convolution(pixels a.tiles b a.window) g",
+            "*ConvolutionSum(g result.tiles result.bias result.window pixels) result",
+        ];
+        assert_eq!(tiled(&graph).unwrap(), wanted);
+        let [w, v, first, ..] = graph;
+        let taken_twice = [w, v, first, gelu("a", "g"), node("Add", &["a", "g"], "result")];
+        let wanted = ["*Convolution(pixels a.tiles b a.window) a", "*Gelu(a) g", "Add(a g) result"];
+        assert_eq!(tiled(&taken_twice).unwrap(), wanted);
+    }
+
+    #[test]
+    fn convolutions_of_other_kinds_are_left() {
+        let groups = new::integer("group", 16);
+        let dilated = new::integers("dilations", &[2, 2]);
+        let lower = new::text("auto_pad", "SAME_LOWER");
+        let clipped = new::text("activation", "Clip");
+        for attribute in [groups, dilated, lower, clipped] {
+            let graph = [zeros("w", &[16, 16, 1, 1]), convolution(&["pixels", "w", "b"], "result", &[&attribute])];
+            assert!(tiled(&graph).is_none());
+        }
+        // Channels that fill no blocks, weights that are none, or that others take too.
+        let sides = zeros("w", &[16, 3, 1, 1]);
+        assert!(tiled(&[sides, convolution(&["pixels", "w", "b"], "result", &[])]).is_none());
+        assert!(tiled(&[convolution(&["pixels", "w", "b"], "result", &[])]).is_none());
+        let twice = [
+            zeros("w", &[16, 16, 1, 1]),
+            convolution(&["pixels", "w", "b"], "a", &[]),
+            convolution(&["a", "w", "b"], "result", &[]),
+        ];
+        assert!(tiled(&twice).is_none());
+    }
+
+    #[test]
+    fn what_integers_are_made_of_is_left() {
+        let graph = [
+            zeros("w", &[16, 16, 1, 1]),
+            convolution(&["pixels", "w", "b"], "a", &[]),
+            node("QuantizeLinear", &["a", "scale", "zero"], "result"),
+        ];
+        assert!(tiled(&graph).is_none());
+    }
+
+    #[test]
+    fn a_plan_is_found_again_by_its_numbers() {
+        let graph = [
+            zeros("w", &[16, 16, 2, 2]),
+            convolution(
+                &["pixels", "w", "b"],
+                "result",
+                &[&new::text("auto_pad", "SAME_UPPER"), &new::text("activation", "Relu")],
+            ),
+        ];
+        let (model, ()) = with_changes(&new::model(&graph, "pixels", "result"), tile).unwrap();
+        let _ = with_changes(&model, |graph, _| {
+            let numbers = graph.constant(&name("result", "window")).unwrap().values;
+            let window = Window { kernel: [2, 2], strides: [1, 1], pads: [0, 0, 1, 1] };
+            assert_eq!(Plan::of_numbers(&numbers), Some(Plan { window, activation: Activation::Relu }));
+        });
+        assert_eq!(Plan::of_numbers(&[1.0; 8]), None);
+        assert_eq!(Plan::of_numbers(&[7.0; 9]), None);
+    }
 }

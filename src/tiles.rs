@@ -236,6 +236,8 @@ mod unit {
         stays: PhantomData<*const ()>,
     }
 
+    // Who has one of these may do what they stand for; of what it is made no method looks at anything.
+    #[allow(clippy::unused_self)]
     impl Granted {
         pub(crate) fn take(self) -> Unit {
             if TAKEN.replace(TAKEN.get() + 1) == 0 {
@@ -246,6 +248,7 @@ mod unit {
         }
     }
 
+    #[allow(clippy::unused_self)]
     impl Unit {
         /// A block of inputs and the next one, which is 0 where there is none, place by place.
         pub(crate) fn split(&self, a: &[[f32; BLOCK]], b: Option<&[[f32; BLOCK]]>, splits: &mut [Split]) {
@@ -260,9 +263,17 @@ mod unit {
 
         /// The sums of products of inputs and weights, which are those of one or two blocks of outputs. Of so many places only the first [`BLOCK`] are
         /// computed where `count` is no more.
-        pub(crate) fn multiply(&mut self, (inputs, count): (&[Split], usize), looks: &Looks, weights: &[f32], sums: &mut Sums) {
+        pub(crate) fn multiply(
+            &mut self,
+            (inputs, count): (&[Split], usize),
+            looks: &Looks,
+            weights: &[f32],
+            sums: &mut Sums,
+        ) {
             let blocks = weights.len() / looks.weights();
-            assert!(inputs.len() >= looks.reach && !looks.offsets.is_empty() && weights.len() == blocks * looks.weights());
+            assert!(
+                inputs.len() >= looks.reach && !looks.offsets.is_empty() && weights.len() == blocks * looks.weights()
+            );
             let run = match (count > BLOCK, blocks) {
                 (true, 2) => two_by_two,
                 (true, 1) => two_by_one,
@@ -437,4 +448,3 @@ mod unit {
         ["tilestored [{sums} + {row}], tmm0"]
     );
 }
-
