@@ -3,6 +3,8 @@
 //! A band of some rows and columns is made the unit's numbers, then every two blocks of outputs are computed from it, 32 pixels at once, and finished
 //! while they are in the nearest cache.
 
+// Where there is no such unit nothing after it is reached.
+#![cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(unreachable_code, unused))]
 // What is not inlined is not compiled for the processor.
 #![allow(clippy::inline_always)]
 
@@ -21,7 +23,18 @@ pub struct Window {
     pub pads: [usize; 4],
 }
 
+/// Windows, and steps between them, are no larger. Others would need absurd bands.
+const LARGEST: usize = 32;
+
 impl Window {
+    /// Whether it is of a size that networks have.
+    pub(crate) fn is_usual(&self) -> bool {
+        let is_usual =
+            |at: usize| (1..=LARGEST).contains(&self.kernel[at]) && (1..=LARGEST).contains(&self.strides[at]);
+        let is_inside = |side: usize| self.pads[side] < self.kernel[side % 2];
+        is_usual(0) && is_usual(1) && (0..4).all(is_inside)
+    }
+
     /// Height and width of what it makes of a map of these; `None` where it does not fit in, or is none.
     #[must_use]
     pub fn over(&self, sides: [usize; 2]) -> Option<[usize; 2]> {
@@ -59,29 +72,36 @@ pub struct Plan {
     pub window: Window,
     /// What becomes of its sums.
     pub activation: Activation,
+    /// Blocks of inputs.
+    pub inputs: usize,
 }
 
 impl Plan {
     /// As numbers.
     #[must_use]
-    pub fn numbers(self) -> [f32; 9] {
+    pub fn numbers(self) -> [f32; 10] {
         let Window { kernel, strides, pads } = self.window;
-        let mut numbers = [0.0; 9];
+        let mut numbers = [0.0; 10];
         let sides = kernel.into_iter().chain(strides).chain(pads);
         numbers.iter_mut().zip(sides).for_each(|(number, side)| *number = side as f32);
         numbers[8] = f32::from(self.activation as u8);
+        numbers[9] = self.inputs as f32;
         numbers
     }
 
     /// The way back; `None` where no plan has these.
     #[must_use]
     pub fn of_numbers(numbers: &[f32]) -> Option<Self> {
-        let &[height, width, down, right, above, left, below, after, activation] = numbers else { return None };
-        let [height, width, down, right, above, left, below, after] =
-            [height, width, down, right, above, left, below, after].map(|side| side as usize);
-        let window = Window { kernel: [height, width], strides: [down, right], pads: [above, left, below, after] };
-        let all = [Activation::None, Activation::Relu, Activation::Gelu].map(|activation| Self { window, activation });
-        all.into_iter().find(|plan| (plan.numbers()[8] - activation).abs() < 0.5)
+        let &[height, width, down, right, above, left, below, after, activation, inputs] = numbers else { return None };
+        let side = |side: f32| side as usize;
+        let window = Window {
+            kernel: [side(height), side(width)],
+            strides: [side(down), side(right)],
+            pads: [side(above), side(left), side(below), side(after)],
+        };
+        let all = [Activation::None, Activation::Relu, Activation::Gelu];
+        let activation = all.into_iter().find(|&kind| (f32::from(kind as u8) - activation).abs() < 0.5)?;
+        window.is_usual().then_some(Self { window, activation, inputs: side(inputs) })
     }
 }
 
@@ -100,8 +120,8 @@ pub struct Convolution<'a> {
 }
 
 impl<'a> Convolution<'a> {
-    /// `map` is of these `sides`, with as many blocks as it has; `weights` are [`tiles`](tiles::tiles()). A `sum` of the result's size is added before the activation.
-    /// `None` where sizes do not fit, or [there is none](tiles::is_there).
+    /// `map` is of these `sides`; `weights` are [`tiles`](tiles::tiles()). A `sum` of the result's size is added before the activation. `None` where
+    /// sizes do not fit, or [there is no unit](tiles::is_there).
     #[must_use]
     pub fn new(
         plan: Plan,
@@ -114,10 +134,11 @@ impl<'a> Convolution<'a> {
         let mut result = window.over(sides)?;
         let area = sides[0].checked_mul(sides[1])?;
         let convolution = Self { plan, map, sides, weights, bias, sum, unit, result };
-        let steps = convolution.inputs().div_ceil(2).checked_mul(window.kernel[0])?.checked_mul(window.kernel[1])?;
-        let fits = !map.is_empty()
+        let steps = plan.inputs.div_ceil(2).checked_mul(window.kernel[0])?.checked_mul(window.kernel[1])?;
+        let fits = window.is_usual()
             && !bias.is_empty()
-            && map.len().is_multiple_of(area)
+            && plan.inputs > 0
+            && map.len() == plan.inputs.checked_mul(area)?
             && weights.len() == steps.checked_mul(bias.len())?.checked_mul(tiles::OF_STEP)?
             && sum.is_none_or(|sum| sum.len() == bias.len() * result[0] * result[1]);
         if !fits {
@@ -128,11 +149,6 @@ impl<'a> Convolution<'a> {
             (sides, result) = ([1, area], [1, area]);
         }
         Some(Self { sides, result, ..convolution })
-    }
-
-    /// Blocks of inputs.
-    fn inputs(&self) -> usize {
-        self.map.len() / (self.sides[0] * self.sides[1])
     }
 
     /// Pixels of the result.
@@ -172,7 +188,7 @@ impl<'a> Convolution<'a> {
         line[before + count..].fill(Split::ZERO);
         if count > 0 {
             let of_block = |block: usize| &self.map[(block * height + y) * width + start..][..count];
-            let second = (2 * step + 1 < self.inputs()).then(|| of_block(2 * step + 1));
+            let second = (2 * step + 1 < self.plan.inputs).then(|| of_block(2 * step + 1));
             unit.split(of_block(2 * step), second, &mut line[before..before + count]);
         }
     }
@@ -206,7 +222,8 @@ impl Loop for Compute<'_, '_> {
     fn run<const FUSED: bool, const WIDE: bool>(self) {
         let Self { convolution, part: Part { start, mut results } } = self;
         let mut unit = convolution.unit.take();
-        let Convolution { plan: Plan { window, activation }, bias, sum, result: [height, width], .. } = *convolution;
+        let Convolution { plan: Plan { window, activation, inputs }, bias, sum, result: [height, width], .. } =
+            *convolution;
         let pixels = results.first().map_or(0, |block| block.len());
         let (rows, columns) = if height == 1 {
             (0..1, start..start + pixels)
@@ -215,7 +232,7 @@ impl Loop for Compute<'_, '_> {
         };
         let [kernel_height, kernel_width] = window.kernel;
         let [down, right] = window.strides;
-        let steps = convolution.inputs().div_ceil(2);
+        let steps = inputs.div_ceil(2);
         // As wide as it is still in the nearest cache.
         let wide = PLACES * (8 / steps).clamp(1, 4);
         let of_rows = (ROWS.min(rows.len()) - 1) * down + kernel_height;
@@ -338,7 +355,25 @@ mod tests {
     }
 
     #[test]
+    fn windows_of_absurd_sizes_are_refused() {
+        let window = Window { kernel: [1, 1], strides: [1, 1], pads: [0; 4] };
+        let usual = Plan { window, activation: Activation::Relu, inputs: 3 };
+        assert_eq!(Plan::of_numbers(&usual.numbers()), Some(usual));
+        let far = Window { strides: [1, usize::MAX], ..window };
+        let large = Window { kernel: [1, 1 << 20], ..window };
+        let padded = Window { pads: [0, 1, 0, 0], ..window };
+        let none = Window { strides: [0, 1], ..window };
+        for window in [far, large, padded, none] {
+            let plan = Plan { window, ..usual };
+            assert_eq!(Plan::of_numbers(&plan.numbers()), None);
+            let map = [[0.0; BLOCK]; 3];
+            assert!(Convolution::new(plan, (&map, [1, 1]), &[0.0; 2 * tiles::OF_STEP], &map[..1], None).is_none());
+        }
+    }
+
+    #[test]
     fn sums_are_those_of_f32_to_a_few_millionths_of_the_largest() {
+        // Where there is none nothing can be computed.
         if !tiles::is_there() {
             return;
         }
@@ -376,7 +411,7 @@ mod tests {
             ] {
                 let of_sum = added.then_some(sum.as_chunks().0);
                 let convolution =
-                    Convolution::new(Plan { window, activation }, (map, sides), &tiles, bias, of_sum).unwrap();
+                    Convolution::new(Plan { window, activation, inputs }, (map, sides), &tiles, bias, of_sum).unwrap();
                 let mut found = vec![[f32::NAN; BLOCK]; wanted.len() / BLOCK];
                 for part in convolution.parts(&mut found).unwrap() {
                     convolution.compute(part);

@@ -2,8 +2,11 @@
 //!
 //! PP-OCR's recognisers end in a product with a matrix of 6,000 to 19,000 columns, a bias and a softmax over all of it, of which CTC needs the
 //! place of the maximum and its probability. As nodes of the graph they write and read 75 kB four times for each column of 8 pixels. Here a
-//! class is compared as soon as it is computed, its exponential added where it counts, and nothing is stored: 4 % less of recognition's time.
+//! class is compared as soon as it is computed, its exponential added where it counts, and nothing is stored: 4 % less of recognition's time. Where the
+//! processor has a matrix unit that computes the products, see [`crate::tiles`].
 
+// Where there is no such unit nothing after it is reached.
+#![cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(unreachable_code, unused))]
 // Loops over lanes by their number, all in one place, are what the compiler makes vectors of.
 #![allow(clippy::inline_always, clippy::needless_bitwise_bool, clippy::needless_range_loop)]
 
@@ -92,8 +95,11 @@ impl Head {
         for (panel, values) in biases.iter_mut().zip(bias.chunks(CLASSES)) {
             panel[..values.len()].copy_from_slice(values);
         }
-        let weights = match unit {
-            Some(unit) => Weights::Tiles(unit, on_tiles(weights, features, classes)?),
+        // Few features would be filled up to many, and what rounds to infinity is no number times the next bits.
+        let is_tiled = features >= 2 * BLOCK && weights.iter().all(|weight| weight.abs() < 1e30);
+        let tiled = unit.filter(|_| is_tiled).and_then(|unit| Some((unit, on_tiles(weights, features, classes)?)));
+        let weights = match tiled {
+            Some((unit, tiles)) => Weights::Tiles(unit, tiles),
             None => Weights::Panels(on_panels(weights, features, classes)),
         };
         Some(Self { features, classes, weights, bias: biases })
@@ -382,7 +388,10 @@ mod tests {
         assert_eq!(class, 2);
         assert!((probability - 0.731_058_6).abs() < 1e-6);
         assert_eq!(head.best_classes(&[f32::NAN]), [(0, 0.0)]);
-        assert_eq!(head.best_classes(&[f32::INFINITY]), [(0, 0.0)]);
+        let infinite = Head::new(&[0.0, f32::MAX, f32::MAX], &[0.0; 3]).unwrap();
+        assert_eq!(infinite.best_classes(&[10.0]), [(0, 0.0)]);
+        let tiled = Head::new(&[0.5; 64 * 3], &[0.0; 3]).unwrap();
+        assert_eq!(tiled.best_classes(&[f32::INFINITY; 64]), [(0, 0.0)]);
         assert!(head.best_classes(&[]).is_empty());
     }
 

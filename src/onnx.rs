@@ -1,7 +1,7 @@
 //! ONNX files: reading a graph, and writing it with changes.
 //!
-//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`], [`crate::blocks`] and [`crate::chains`] need is understood here;
-//! what is not changed is copied as it is, so nothing of a foreign model can get lost.
+//! A file is a tree of protocol buffers' messages (`onnx.proto`). Only what [`crate::rewrite`], [`crate::blocks`], [`crate::chains`] and `tiled` need is
+//! understood here; what is not changed is copied as it is, so nothing of a foreign model can get lost.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -30,7 +30,7 @@ use crate::onnx;
 use crate::operators::{self, Scale, Step};
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
-use crate::tiles::BLOCK;
+use crate::tiles::{self, BLOCK};
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
 static ENVIRONMENT: Mutex<Option<Loaded>> = Mutex::new(None);
@@ -707,10 +707,15 @@ fn with_own_operators(
     let is_recogniser = is_recogniser || optimised.outputs().iter().any(gives_columns);
     let sides = sample(optimised.inputs(), is_recogniser)?;
     use_large_pages_at_first(&optimised);
-    let own = blocks::with_own_operators(written, block, is_recogniser)?;
-    let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
-    drop(own);
-    agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
+    let mut with = |written: Vec<u8>, is_tiled: bool| {
+        let own = blocks::with_own_operators(written, block, is_tiled)?;
+        let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
+        drop(own);
+        agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
+    };
+    let is_tiled = is_recogniser && tiles::is_there();
+    let tiled = if is_tiled { with(written.clone(), true) } else { None };
+    tiled.or_else(|| with(written, false))
 }
 
 /// The model as ONNX Runtime optimises it for this processor, made, and as a file; `None` where that cannot be had. It writes to files alone.
@@ -912,15 +917,16 @@ impl Run<'_> {
         let plan = Plan::of_numbers(plan.try_extract_tensor::<f32>()?.1).ok_or_else(wrong)?;
         let [height, width] = plan.window.over(of_map).ok_or_else(wrong)?;
         let sum = if adds { Some(self.input(4)?) } else { None };
+        let shape = [shape[0], (bias.len() * BLOCK) as i64, height as i64, width as i64];
         let sum = match &sum {
-            Some(sum) => Some(sum.try_extract_tensor::<f32>()?.1.as_chunks().0),
+            Some(sum) => {
+                let (of_sum, sum) = sum.try_extract_tensor::<f32>()?;
+                Some(sum.as_chunks().0).filter(|_| **of_sum == shape).map(Some).ok_or_else(wrong)?
+            }
             None => None,
         };
-        let size = bias.len() * height * width;
-        if sum.is_some_and(|sum| sum.len() != map.len() / (area * channels / BLOCK) * size) {
-            return Err(wrong());
-        }
-        let shape = [shape[0], (bias.len() * BLOCK) as i64, height as i64, width as i64];
+        let size = height.checked_mul(width).and_then(|area| area.checked_mul(bias.len())).filter(|&size| size > 0);
+        let size = size.ok_or_else(wrong)?;
         let mut results = self.output(shape)?;
         let results = results.try_extract_tensor_mut::<f32>()?.1.as_chunks_mut().0;
         let images = map.chunks(area * channels / BLOCK).zip(results.chunks_mut(size));

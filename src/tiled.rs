@@ -63,13 +63,19 @@ fn one(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Option<(
         strides: [side(down)?, side(right)?],
         pads: [side(above)?, side(left)?, side(below)?, side(after)?],
     };
+    if !window.is_usual() {
+        return None;
+    }
     let tiles: Vec<u8> = tiles::tiles(&weights.values, sides)?.into_iter().flat_map(u32::to_le_bytes).collect();
     let (bias, sum) = match *more {
         [] => ("", None),
-        [bias] => (bias, None),
+        [bias] | [bias, ""] => (bias, None),
         [bias, sum] => (bias, Some(sum)),
         _ => return None,
     };
+    if !bias.is_empty() && graph.shape(bias) != Some((Kind::F32 as u64, vec![outputs])) {
+        return None;
+    }
     let mut fields = new::constant(&name_of("tiles"), Kind::F32, &[tiles.len() as u64 / 4], &tiles);
     let bias = if bias.is_empty() {
         let zeros = vec![0; sides[0] * 4];
@@ -78,11 +84,12 @@ fn one(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Option<(
     } else {
         bias.to_owned()
     };
-    let mut plan = Plan { window, activation };
+    let mut plan = Plan { window, activation, inputs: sides[1] / tiles::BLOCK };
     let mut given = output;
-    if let (Activation::None, true, mut users) = (activation, output != graph.output, graph.users(output))
-        && let (Some((gelu_at, gelu)), None) = (users.next(), users.next())
-        && let ((DOMAIN, "Gelu"), &[last]) = (gelu.foreign, &*gelu.outputs)
+    if let (Activation::None, true, Some((gelu_at, gelu))) =
+        (activation, graph.is_used_once(output), graph.users(output).next())
+        && let ((DOMAIN, "Gelu"), &[value], &[last]) = (gelu.foreign, &*gelu.inputs, &*gelu.outputs)
+        && value == output
     {
         changes.insert(gelu_at, Vec::new());
         (plan.activation, given) = (Activation::Gelu, last);
@@ -129,6 +136,7 @@ mod tests {
         let graph = [
             zeros("w", &[32, 16, 1, 1]),
             zeros("v", &[16, 32, 3, 3]),
+            zeros("b", &[32]),
             convolution(&["pixels", "w", "b"], "a", &[]),
             gelu("a", "g"),
             convolution(&["g", "v", "", "pixels"], "result", &[&new::integers("pads", &[1, 1, 1, 1])]),
@@ -138,10 +146,15 @@ mod tests {
             "*ConvolutionSum(g result.tiles result.bias result.window pixels) result",
         ];
         assert_eq!(tiled(&graph).unwrap(), wanted);
-        let [w, v, first, ..] = graph;
-        let taken_twice = [w, v, first, gelu("a", "g"), node("Add", &["a", "g"], "result")];
+        let [w, _, b, first, ..] = graph;
+        let taken_twice = [w, b, first, gelu("a", "g"), node("Add", &["a", "g"], "result")];
         let wanted = ["*Convolution(pixels a.tiles b a.window) a", "*Gelu(a) g", "Add(a g) result"];
         assert_eq!(tiled(&taken_twice).unwrap(), wanted);
+        // A copy is the result.
+        let [w, b, first, ..] = taken_twice;
+        let copied = [w, b, first, gelu("a", "g"), node("Identity", &["a"], "result")];
+        let wanted = ["*Convolution(pixels a.tiles b a.window) a", "*Gelu(a) g", "Identity(a) result"];
+        assert_eq!(tiled(&copied).unwrap(), wanted);
     }
 
     #[test]
@@ -150,18 +163,22 @@ mod tests {
         let dilated = new::integers("dilations", &[2, 2]);
         let lower = new::text("auto_pad", "SAME_LOWER");
         let clipped = new::text("activation", "Clip");
-        for attribute in [groups, dilated, lower, clipped] {
-            let graph = [zeros("w", &[16, 16, 1, 1]), convolution(&["pixels", "w", "b"], "result", &[&attribute])];
-            assert!(tiled(&graph).is_none());
+        let far = new::integers("strides", &[1, 1_000_000]);
+        let backwards = new::integers("strides", &[1, u64::MAX]);
+        for attribute in [groups, dilated, lower, clipped, far, backwards] {
+            let weights = [zeros("w", &[16, 16, 1, 1]), zeros("b", &[16])].concat();
+            assert!(tiled(&[weights, convolution(&["pixels", "w", "b"], "result", &[&attribute])]).is_none());
         }
+        let short = [zeros("w", &[16, 16, 1, 1]), zeros("b", &[8])].concat();
+        assert!(tiled(&[short, convolution(&["pixels", "w", "b"], "result", &[])]).is_none());
         // Channels that fill no blocks, weights that are none, or that others take too.
         let sides = zeros("w", &[16, 3, 1, 1]);
-        assert!(tiled(&[sides, convolution(&["pixels", "w", "b"], "result", &[])]).is_none());
-        assert!(tiled(&[convolution(&["pixels", "w", "b"], "result", &[])]).is_none());
+        assert!(tiled(&[sides, convolution(&["pixels", "w"], "result", &[])]).is_none());
+        assert!(tiled(&[convolution(&["pixels", "w"], "result", &[])]).is_none());
         let twice = [
             zeros("w", &[16, 16, 1, 1]),
-            convolution(&["pixels", "w", "b"], "a", &[]),
-            convolution(&["a", "w", "b"], "result", &[]),
+            convolution(&["pixels", "w"], "a", &[]),
+            convolution(&["a", "w"], "result", &[]),
         ];
         assert!(tiled(&twice).is_none());
     }
@@ -170,7 +187,7 @@ mod tests {
     fn what_integers_are_made_of_is_left() {
         let graph = [
             zeros("w", &[16, 16, 1, 1]),
-            convolution(&["pixels", "w", "b"], "a", &[]),
+            convolution(&["pixels", "w"], "a", &[]),
             node("QuantizeLinear", &["a", "scale", "zero"], "result"),
         ];
         assert!(tiled(&graph).is_none());
@@ -181,7 +198,7 @@ mod tests {
         let graph = [
             zeros("w", &[16, 16, 2, 2]),
             convolution(
-                &["pixels", "w", "b"],
+                &["pixels", "w"],
                 "result",
                 &[&new::text("auto_pad", "SAME_UPPER"), &new::text("activation", "Relu")],
             ),
@@ -190,9 +207,9 @@ mod tests {
         let _ = with_changes(&model, |graph, _| {
             let numbers = graph.constant(&name("result", "window")).unwrap().values;
             let window = Window { kernel: [2, 2], strides: [1, 1], pads: [0, 0, 1, 1] };
-            assert_eq!(Plan::of_numbers(&numbers), Some(Plan { window, activation: Activation::Relu }));
+            assert_eq!(Plan::of_numbers(&numbers), Some(Plan { window, activation: Activation::Relu, inputs: 1 }));
         });
-        assert_eq!(Plan::of_numbers(&[1.0; 8]), None);
-        assert_eq!(Plan::of_numbers(&[7.0; 9]), None);
+        assert_eq!(Plan::of_numbers(&[1.0; 9]), None);
+        assert_eq!(Plan::of_numbers(&[7.0; 10]), None);
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! The unit multiplies tiles of 16 x 32 numbers of bf16, which have 8 bits of f32's 24, and adds up in f32, sixteen times as many products in a cycle
 //! as the vectors do. Here a number is two of bf16, its first 8 bits and the next 8, and a product three: first by first, first by next and next by
-//! first. What is left out is 2^-17 of a product at most, so sums of hundreds are off by 3e-6 of the largest one. (Intel's oneMKL has the same as
-//! `float_to_bf16x3`.)
+//! first. What is left out is 2^-15 of a product at most and mostly 2^-18, so sums of hundreds are off by 3e-6 of the largest one. (Intel's oneMKL has the
+//! same as `float_to_bf16x3`.)
+
+// Where there is no such unit, nothing of it is used.
+#![cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(unused))]
 
 /// Numbers of a block, and rows of a tile.
 pub const BLOCK: usize = 16;
@@ -108,7 +111,9 @@ impl Looks {
     pub(crate) fn new(first: impl Iterator<Item = usize>, stride: usize) -> Self {
         let mut last = 0;
         let offsets = first.inspect(|&place| last = place.max(last)).map(|place| place * size_of::<Split>()).collect();
-        Self { offsets, stride, reach: last + (PLACES - 1) * stride + 1 }
+        // Too far for any inputs, rather than less than it is.
+        let reach = (PLACES - 1).saturating_mul(stride).saturating_add(last).saturating_add(1);
+        Self { offsets, stride, reach }
     }
 
     /// How many numbers of [`tiles`] one block of outputs has.
@@ -181,12 +186,13 @@ mod unit {
         by: PhantomData<fn() -> bool>,
     }
 
-    /// Linux grants it to those that ask. `None` where there is none.
+    /// Linux grants it to those that ask. `None` where there is none, and with `THREADSAFE_OCR_AMX=0` in the environment.
     pub(crate) fn granted() -> Option<Granted> {
         static IS_GRANTED: OnceLock<bool> = OnceLock::new();
         let is_granted = *IS_GRANTED.get_or_init(|| {
             let has_vectors = has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512bf16");
-            has_vectors && has_unit() && is_permitted()
+            let is_wanted = std::env::var_os("THREADSAFE_OCR_AMX").is_none_or(|wanted| wanted != "0");
+            is_wanted && has_vectors && has_unit() && is_permitted()
         });
         is_granted.then_some(Granted { by: PhantomData })
     }

@@ -15,7 +15,11 @@ import pytest
 
 import _threadsafe_ocr_startup
 import threadsafe_ocr
-from conftest import LINES, MODELS, Run
+from conftest import LINES, MODELS, PAGES, Run
+
+# Of the processor, which Linux grants to everybody.
+FLAGS = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else []
+HAS_UNIT = {"amx_bf16", "amx_tile", "avx512_bf16"} <= set(FLAGS)
 
 
 def said(level: str | None, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -65,6 +69,7 @@ def test_networks_run_with_own_operators_between_their_convolutions(
         network = onnx.load(tmp_path / "set/rec/inference.onnx")
         network.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
         onnx.save(network, tmp_path / "set/rec/inference.onnx")
+    monkeypatch.delenv("THREADSAFE_OCR_AMX", raising=False)
     monkeypatch.setenv("THREADSAFE_OCR_PROFILE", str(tmp_path / "run"))
     run_python(
         f"""
@@ -81,16 +86,42 @@ def test_networks_run_with_own_operators_between_their_convolutions(
     used = [names for names in operators if names]
     # Detection's two, made side by side with the others.
     assert len(used) == 4
-    has_unit = "amx_bf16" in Path("/proc/cpuinfo").read_text()
     tiled = [names for names in used if "Convolution" in names]
     # A recogniser in f32, and nothing else.
-    assert len(tiled) == (has_unit and models != "v6-small-int8")
+    assert len(tiled) == (HAS_UNIT and models != "v6-small-int8")
     for names in used:
         integers = {"QuantizedGelu", "Quantize", "Dequantize", "DequantizedSum"}
         own = integers if "QLinearConv" in names else {"Chain"} if "Gemm" in names else {"Gelu", "Mean"}
         if names in tiled:
             own = {"ConvolutionSum", "Mean"}
         assert names >= own | {"Gate"}
+
+
+@pytest.mark.skipif(not HAS_UNIT, reason="of processors with AMX, on Linux")
+def test_answers_are_the_same_with_the_processors_matrix_unit_and_without(
+    run_python: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = """
+        import json
+        ocr = ThreadSafeOCR(device="cpu")
+        lines = [line for page in (PAGE, CHINESE) for line in ocr.read(page).lines]
+        print(json.dumps([[line.text, [list(map(float, corner)) for corner in line.polygon], line.score] for line in lines]))
+        ocr.close()
+        del ocr
+        threadsafe_ocr.unload()
+        """
+    answers = []
+    chinese = min((PAGES / "docs_zh").glob("*.png"))
+    for wanted in ("0", "1"):
+        monkeypatch.setenv("THREADSAFE_OCR_AMX", wanted)
+        monkeypatch.setenv("THREADSAFE_OCR_PROFILE", str(tmp_path / f"run{wanted}"))
+        answers.append(json.loads(run_python(script, before=f"CHINESE = {str(chinese)!r}\n")))
+        profiles = [path.read_text() for path in tmp_path.glob(f"run{wanted}-*.json")]
+        assert any('"ConvolutionSum"' in profile for profile in profiles) == (wanted == "1")
+    without, with_unit = answers
+    assert len(without) > 30
+    assert [line[:2] for line in with_unit] == [line[:2] for line in without]
+    assert max(abs(a[2] - b[2]) for a, b in zip(with_unit, without, strict=True)) < 0.003
 
 
 def test_the_folder_that_pip_leaves_behind_is_no_installed_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
