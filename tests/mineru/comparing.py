@@ -20,9 +20,9 @@ def bgr(path: Path) -> np.ndarray:
 
 
 def assert_same(ours: list[Any], theirs: list[Any]) -> None:
-    """Equal boxes, equal texts, scores within 1e-4, the same kinds of containers."""
+    """Equal boxes, equal texts, scores within 5e-4, the same kinds of containers."""
     assert json.dumps(_without_scores(ours)) == json.dumps(_without_scores(theirs))
-    assert np.allclose(scores(ours), scores(theirs), atol=1e-4)
+    assert np.allclose(scores(ours), scores(theirs), atol=5e-4)
 
 
 def assert_same_page(theirs: Any, ours: Any, name: str) -> None:
