@@ -66,7 +66,8 @@ def calls(folder: Path) -> dict[str, Calls]:
     }
 
 
-# Of scores, which a processor with AMX rounds to 16 bits on the way, and of coordinates; of a JPEG 2.10's OpenCV and our Pillow may have other releases of one decoder.
+# Of scores, which a processor with AMX rounds to 16 bits on the way, and of coordinates;
+# of a JPEG 2.10's OpenCV and our Pillow may have other releases of one decoder.
 ARRAYS, JPEG = (5e-4, 0.0), (0.02, 2.0)
 
 
