@@ -85,12 +85,10 @@ const TO_ORDER: &[u64] = &[0, 3, 1, 2];
 /// ONNX Runtime's operators in blocks.
 pub(crate) const BLOCKED: &str = "com.microsoft.nchwc";
 
-/// An optimised network with own operators, for convolutions that have `block` channels in a block; a recogniser's convolutions are
-/// [tiled](crate::convolution), where they can be. `None` where nothing changes, or it is no model.
-///
-/// Of the other networks' convolutions are not: a pixel more or less of detection's map, whose probability is off by a millionth, moves a box.
+/// An optimised network with own operators, for convolutions that have `block` channels in a block; these are
+/// [tiled](crate::convolution) too, if that is wanted, where they can be. `None` where nothing changes, or it is no model.
 #[must_use]
-pub fn with_own_operators(optimised: Vec<u8>, block: usize, is_recogniser: bool) -> Option<Vec<u8>> {
+pub fn with_own_operators(optimised: Vec<u8>, block: usize, is_tiled: bool) -> Option<Vec<u8>> {
     let in_blocks = |graph: &Graph, changes: &mut Changes| {
         let mut walk = Walk::new(graph, block);
         for (&at, node) in &graph.nodes {
@@ -106,7 +104,7 @@ pub fn with_own_operators(optimised: Vec<u8>, block: usize, is_recogniser: bool)
     };
     change(&in_blocks);
     change(&chains::join);
-    if is_recogniser {
+    if is_tiled {
         change(&tiled::on_tiles);
     }
     model.extend(new::domain(DOMAIN));

@@ -151,12 +151,6 @@ impl<'a> Convolution<'a> {
         Some(Self { sides, result, ..convolution })
     }
 
-    /// Pixels of the result.
-    #[must_use]
-    pub fn pixels(&self) -> usize {
-        self.result[0] * self.result[1]
-    }
-
     /// The result in parts that are worth a thread each: whole rows, or of one row some pixels. `None` where it has another size.
     #[must_use]
     pub fn parts<'r>(&self, results: &'r mut [[f32; BLOCK]]) -> Option<Vec<Part<'r>>> {

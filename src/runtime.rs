@@ -713,6 +713,7 @@ fn with_own_operators(
         drop(own);
         agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
     };
+    // Not detection: of its map a pixel more or less, whose probability is off by a millionth, moves a box.
     let is_tiled = is_recogniser && tiles::is_there();
     let tiled = if is_tiled { with(written.clone(), true) } else { None };
     tiled.or_else(|| with(written, false))

@@ -9,14 +9,8 @@ use crate::onnx::{Changes, Graph, Kind, Node, new};
 use crate::rewrite::name;
 use crate::tiles;
 
-/// Replaces all convolutions that the unit can do, where there is one.
+/// Replaces all convolutions that the unit can do.
 pub(crate) fn on_tiles(graph: &Graph, changes: &mut Changes) {
-    if tiles::is_there() {
-        tile(graph, changes);
-    }
-}
-
-fn tile(graph: &Graph, changes: &mut Changes) {
     // A sum that is off by a millionth would round some integers to the other side.
     if graph.nodes.values().any(quantizes) {
         return;
@@ -126,7 +120,7 @@ mod tests {
 
     /// The nodes after it.
     fn tiled(graph: &[Vec<u8>]) -> Option<Vec<String>> {
-        let (model, ()) = with_changes(&new::model(graph, "pixels", "result"), tile)?;
+        let (model, ()) = with_changes(&new::model(graph, "pixels", "result"), on_tiles)?;
         let part = |line: String| line.replace('\u{1f}', ".");
         Some(told(&model).into_iter().map(part).collect())
     }
@@ -203,7 +197,7 @@ mod tests {
                 &[&new::text("auto_pad", "SAME_UPPER"), &new::text("activation", "Relu")],
             ),
         ];
-        let (model, ()) = with_changes(&new::model(&graph, "pixels", "result"), tile).unwrap();
+        let (model, ()) = with_changes(&new::model(&graph, "pixels", "result"), on_tiles).unwrap();
         let _ = with_changes(&model, |graph, _| {
             let numbers = graph.constant(&name("result", "window")).unwrap().values;
             let window = Window { kernel: [2, 2], strides: [1, 1], pads: [0, 0, 1, 1] };

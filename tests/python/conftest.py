@@ -26,6 +26,10 @@ LINES = sorted((PAGES / "rec_lines").glob("*.png"))
 # What the first of them says.
 TEXT = r"\mynumber = \mydimen"
 
+# Whether recognition's products in f32 have 16 bits: of the processor, which Linux grants to everybody.
+FLAGS = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else []
+HAS_UNIT = {"amx_bf16", "amx_tile", "avx512_bf16"} <= set(FLAGS)
+
 Run = Callable[..., str]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import LINES, PAGES
+from conftest import HAS_UNIT, LINES, PAGES
 from threadsafe_ocr import ConfigError, ModelLoadError, ModelNotFoundError, ThreadSafeOCR, _core, model_sets
 
 TEXT = r"\mynumber = \mydimen"
@@ -261,7 +261,7 @@ def test_answers_are_those_of_the_networks_as_they_were_published(tmp_path: Path
         found, wanted = (engine.read(PAGES / page).lines for engine in (ours, as_published))
         assert [line.text for line in found] == [line.text for line in wanted] != []
         assert [line.polygon.tolist() for line in found] == [line.polygon.tolist() for line in wanted]
-        assert [line.score for line in found] == pytest.approx([line.score for line in wanted], abs=1e-3)
+        assert [line.score for line in found] == pytest.approx([line.score for line in wanted], abs=1e-3 if HAS_UNIT else 1e-4)
         found, wanted = (engine.detect(PAGES / page).lines for engine in (ours, as_published))
         assert [box.score for box in found] == pytest.approx([box.score for box in wanted], abs=1e-5)
 
@@ -285,8 +285,9 @@ def test_a_model_that_gates_in_another_way_reads_as_it_is_in_its_file(tmp_path: 
     for line in LINES:
         found, wanted = (engine.recognize(line) for engine in engines)
         # Such a network says nonsense and wavers: with a processor's matrix unit some characters are others.
-        assert difflib.SequenceMatcher(None, found.text, wanted.text).ratio() > 0.9
-        assert found.score == pytest.approx(wanted.score, abs=1e-2)
+        alike = difflib.SequenceMatcher(None, found.text, wanted.text).ratio()
+        assert found.text == wanted.text or (HAS_UNIT and alike > 0.9)
+        assert found.score == pytest.approx(wanted.score, abs=1e-2 if HAS_UNIT else 1e-4)
 
 
 def test_what_else_is_in_the_cache_folder_is_left_alone(published: Path, cache: Path) -> None:

@@ -15,11 +15,7 @@ import pytest
 
 import _threadsafe_ocr_startup
 import threadsafe_ocr
-from conftest import LINES, MODELS, PAGES, Run
-
-# Of the processor, which Linux grants to everybody.
-FLAGS = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else []
-HAS_UNIT = {"amx_bf16", "amx_tile", "avx512_bf16"} <= set(FLAGS)
+from conftest import HAS_UNIT, LINES, MODELS, PAGES, Run
 
 
 def said(level: str | None, monkeypatch: pytest.MonkeyPatch) -> str:
