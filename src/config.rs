@@ -65,7 +65,7 @@ pub struct DetectionOptions {
     pub limit_side_len: u32,
     /// Which side `limit_side_len` bounds.
     pub limit_type: LimitType,
-    /// The input's longer side never exceeds this, pixels.
+    /// The input's longer side is reduced to this, pixels, before it becomes a multiple of 32.
     pub max_side: u32,
     /// A pixel is text above this probability.
     pub thresh: f32,

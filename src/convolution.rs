@@ -302,14 +302,8 @@ fn finish<const FUSED: bool, const WIDE: bool>(
 mod tests {
     use super::*;
 
-    /// Numbers from -1 to 1.
     fn numbers(count: usize) -> Vec<f32> {
-        let mut state = 1_u32;
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(next).collect()
+        std::iter::repeat_with(vectors::noise()).take(count).collect()
     }
 
     struct Case {

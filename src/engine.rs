@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 use async_task::Task;
 
+use crate::clock::Expires;
 use crate::config::{DeviceConfig, EngineConfig, OnFork, Options};
 use crate::error::{Error, Result};
 use crate::image;
+use crate::lock::lock;
 use crate::models::{ModelSet, ModelSpec};
 use crate::permits::{Permit, Permits, Place, Room, Taken, Ticket, Wake};
 use crate::pipeline::{self, Input, Nets, OcrResult, Page, Steps};
-use crate::process::{self, DeviceState, Expires, Process, lock};
+use crate::process::{self, DeviceState, Process};
 use crate::runtime::{Device, Precision};
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::PageId;
@@ -191,7 +193,7 @@ impl Engine {
         setup.device_config.validate()?;
         let set = ModelSet::find(&setup.models, &setup.model_folder)?.with(&setup.replaced);
         let (process, device) = Process::open(setup.device, &setup.device_config)?;
-        let nets = device.nets(&set, setup.precision).inspect_err(|_| process.close())?;
+        let nets = device.nets(&set, setup.precision).inspect_err(|_| process.give_up(setup.device))?;
         Ok(Self::on(process, device, &nets, setup.config.clone()))
     }
 
@@ -328,7 +330,14 @@ impl Handle {
 
     /// See [`Engine::close`]. In a forked child that has not used it nothing is built for that.
     pub fn close(&self, cancel: bool) {
-        self.engine.load().close(cancel);
+        loop {
+            let engine = self.engine.load_full();
+            engine.close(cancel);
+            // Another thread may have put one in its place meanwhile.
+            if Arc::ptr_eq(&engine, &self.engine.load()) {
+                return;
+            }
+        }
     }
 
     /// Whether requests are refused.
@@ -360,13 +369,16 @@ impl Handle {
             if self.setup.config.on_fork == OnFork::Error {
                 return Err(Error::Forked(engine.pid));
             }
-            let closed = engine.is_closed();
-            let made = Arc::new(Engine::new(&self.setup)?);
-            if closed {
-                made.close(false);
+            if engine.is_closed() {
+                return Err(Error::Closed);
             }
-            let previous = self.engine.compare_and_swap(&engine, made);
+            let made = Arc::new(Engine::new(&self.setup)?);
+            let previous = self.engine.compare_and_swap(&engine, Arc::clone(&made));
             if Arc::ptr_eq(&previous, &engine) {
+                // `close` may have found the parent's while this one was made.
+                if engine.is_closed() {
+                    made.close(false);
+                }
                 std::mem::forget(engine);
             }
         }

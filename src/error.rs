@@ -45,7 +45,7 @@ pub enum Error {
     #[error("no answer within the timeout of {:.3} s; give a longer timeout=, or send less work at once", .0.as_secs_f64())]
     Timeout(Duration),
     /// A model run failed.
-    #[error("{stage} failed: {message}; the request failed alone, try it again")]
+    #[error("{stage} failed: {message}; the request failed alone: try it again, and report it where that fails too")]
     Inference {
         /// Which stage: detection, orientation, recognition or page.
         stage: &'static str,

@@ -25,7 +25,7 @@ thread_local! {
 }
 
 fn lock() -> MutexGuard<'static, State> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+    crate::lock::lock(&STATE)
 }
 
 /// While it lives, this process does not fork.

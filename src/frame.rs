@@ -97,7 +97,7 @@ fn rows_above((width, height): (u32, u32), o: &PageOptions) -> u32 {
         return 0;
     }
     let least = if most > 0.0 { (w / most) as u32 } else { 0 };
-    (least.max(o.pad_height) * 2).saturating_sub(height) / 2
+    least.max(o.pad_height).saturating_mul(2).saturating_sub(height) / 2
 }
 
 #[cfg(test)]

@@ -327,12 +327,7 @@ mod tests {
 
     /// Numbers from -0.5 to 0.5.
     fn numbers(count: usize) -> Vec<f32> {
-        let mut state = 1_u32;
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-        };
-        (0..count).map(next).collect()
+        std::iter::repeat_with(vectors::noise()).take(count).map(|number| number / 2.0).collect()
     }
 
     /// The same in f64, as it is defined.

@@ -34,6 +34,9 @@ const SLACK_BYTES: u64 = 4 << 20;
 /// An EXIF block larger than this is not looked at. JPEG cannot hold more than 64 KiB; PNG and WebP could claim gigabytes.
 const MAX_EXIF_BYTES: u64 = 1 << 20;
 
+/// A file is read whole before it is decoded. A hundred megapixels of 16 bits and four channels are 0.8 GB.
+const LONGEST_FILE: u64 = 4 << 30;
+
 /// Deflate never expands more than this: 258 bytes from two bits.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
@@ -119,6 +122,12 @@ pub fn probe_file(path: &Path, max_pixels: u64) -> Result<(Header, u64)> {
         return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
     }
     let length = metadata.len();
+    if length > LONGEST_FILE {
+        return Err(Error::InvalidImage(format!(
+            "{} has {length} bytes, and images of more than {LONGEST_FILE} are not read; save the page by itself",
+            path.display()
+        )));
+    }
     let mut source = BufReader::new(File::open(path).map_err(unreadable)?);
     match inspect(&mut source, length, max_pixels) {
         Ok(plan) => Ok((plan.header(), length)),
@@ -970,7 +979,12 @@ fn tiff_chunks<R: Read + Seek>(decoder: &mut TiffDecoder<R>, length: usize) -> R
         }
         Ok(offset as usize..end as usize)
     });
-    chunks.collect()
+    let chunks: Vec<Range<usize>> = chunks.collect::<Result<_, _>>()?;
+    // To go over the same bytes for each of a million strips takes hours.
+    if chunks.iter().map(Range::len).sum::<usize>() > length {
+        return Err(Fault::bad(Format::Tiff, "its strips lie upon each other"));
+    }
+    Ok(chunks)
 }
 
 /// The `tiff` crate sets memory aside for a whole row of a tile with all its samples, however wide and many they say they are.
@@ -1412,9 +1426,10 @@ mod tests {
         [&png[..33], chunks, &png[33..]].concat()
     }
 
-    /// A little-endian TIFF of one strip. A field of more than two values is a list of shorts behind the directory.
+    /// A little-endian TIFF of one strip, where the fields name no others. A field of more than two values is a list of shorts behind the directory.
     fn hand_made_tiff(fields: &[(u16, &[u16])], strip: &[u8]) -> Vec<u8> {
-        let count = fields.len() + 2;
+        let has_strips = fields.iter().any(|(tag, _)| *tag == 273);
+        let count = fields.len() + if has_strips { 0 } else { 2 };
         let mut extra = Vec::new();
         let extra_at = 8 + 2 + 12 * count + 4;
         let extra_len: usize =
@@ -1427,6 +1442,9 @@ mod tests {
             ),
             (279, [&4_u16.to_le_bytes()[..], &1_u32.to_le_bytes(), &(strip.len() as u32).to_le_bytes()].concat()),
         ];
+        if has_strips {
+            entries.clear();
+        }
         for (tag, values) in fields {
             let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             if bytes.len() > 4 {
@@ -1748,6 +1766,22 @@ mod tests {
         assert_eq!(read(1, 1, 0b1100_0000), [255, 255, 0]);
         assert_eq!(read(0, 1, 0b1100_0000), [0, 0, 255]);
         assert_eq!(read(1, 2, 0b0000_0011), [255, 255, 0]);
+    }
+
+    #[test]
+    fn a_tiff_whose_strips_lie_upon_each_other_is_refused() {
+        let fields: &[(u16, &[u16])] = &[
+            (256, &[8]),
+            (257, &[4]),
+            (258, &[1]),
+            (259, &[1]),
+            (262, &[1]),
+            (266, &[2]),
+            (278, &[1]),
+            (273, &[8, 9, 10, 11]),
+            (279, &[60; 4]),
+        ];
+        assert!(refused(&hand_made_tiff(fields, &[1; 4])).contains("lie upon each other"));
     }
 
     #[test]

@@ -7,15 +7,17 @@
 //! * [`detection`], [`orientation`], [`recognition`]: what goes into each net and what comes out, on [`geometry`], [`line`] and [`resample`].
 //! * [`schedule`]: which waiting item runs next, and the threads that run it.
 //! * [`runtime`]: ONNX Runtime's sessions, of networks as [`rewrite`] and, once it has optimised them, [`blocks`] make them. [`head`]: a
-//!   recogniser's last layer. [`operators`]: some in between. [`convolution`], on [`tiles`]: the others on a processor's matrix unit. [`models`]: the
-//!   files. [`process`]: what a process has once.
+//!   recogniser's last layer. [`operators`]: some in between. [`convolution`], on [`tiles`]: the others on a processor's matrix unit. [`net`]: a
+//!   network's sessions. [`models`]: the files. [`process`]: what a process has once.
 //! * [`config`]: every setting and its default. [`error`]: everything that can go wrong.
 //!
 //! The core knows nothing of Python; `python` (a feature, off by default) shows it to Python.
 
+mod advice;
 pub mod blocks;
 mod buffer;
 mod chains;
+mod clock;
 pub mod config;
 pub mod convolution;
 pub mod detection;
@@ -27,7 +29,9 @@ pub mod geometry;
 pub mod head;
 pub mod image;
 pub mod line;
+mod lock;
 pub mod models;
+pub mod net;
 mod onnx;
 pub mod operators;
 pub mod orientation;

@@ -148,8 +148,9 @@ pub fn overruling(readings: &[SecondReading]) -> Vec<bool> {
         let gains = readings.iter().filter(|reading| reading.doubt == of).map(|reading| reading.gain);
         gains.clone().sum::<f32>() / gains.count().max(1) as f32
     };
+    let close = [false, true].map(|sideways| mean_gain(Doubt::CloseVote { sideways }) > MARGIN);
     let overrules = |reading: &SecondReading| match reading.doubt {
-        Doubt::CloseVote { .. } => mean_gain(reading.doubt) > MARGIN,
+        Doubt::CloseVote { sideways } => close[usize::from(sideways)],
         Doubt::Line => reading.gain > MARGIN && reading.length >= LONG,
         Doubt::Alone => reading.gain > 0.0,
     };

@@ -2,9 +2,10 @@
 //! large pages never shut small ones out, nor many small ones a large one.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// Requests up to this share of the byte limit stand in the line of small ones, but never more than 8 MiB.
 const SMALL_SHARE: usize = 64;
@@ -92,7 +93,7 @@ impl Permits {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 
     /// The line of a request of `bytes`, and the bytes it counts for: one that is larger than all that its line may hold counts for that
@@ -268,7 +269,7 @@ impl Room {
     }
 
     fn lock(&self) -> MutexGuard<'_, RoomState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// A place in the line of `event_loop`; `wake` is called whenever [`Place::take`] may have another answer.

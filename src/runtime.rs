@@ -21,6 +21,7 @@ use ort::value::{
 };
 use parking_lot::Mutex;
 
+use crate::advice::{complaint, ends_the_card, remedy};
 use crate::blocks::{self, Own};
 use crate::convolution::{Convolution, Plan};
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ use crate::operators::{self, Scale, Step};
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
 use crate::tiles::{self, BLOCK};
+use crate::vectors::noise;
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
 static ENVIRONMENT: Mutex<Option<Loaded>> = Mutex::new(None);
@@ -529,7 +531,10 @@ impl Session {
         if let Device::Cuda(index) = self.target.device
             && ends_the_card(message)
         {
-            LOST.lock().push(index);
+            let mut lost_ones = LOST.lock();
+            if !lost_ones.contains(&index) {
+                lost_ones.push(index);
+            }
             return lost(self.target.device, message);
         }
         if stop.is_stopped() { Error::Closed } else { Error::inference(stage, message) }
@@ -585,19 +590,6 @@ fn lost(device: Device, message: &str) -> Error {
         "{device} is lost to this process ({message}): after such an error CUDA fails until the process ends. Restart it; engines on the CPU \
          go on"
     ))
-}
-
-/// The number of a CUDA error in a message of ONNX Runtime.
-fn cuda_error(message: &str) -> Option<u32> {
-    let (_, rest) = message.split_once("CUDA failure ")?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
-}
-
-/// Whether CUDA will fail until the process ends: the errors of which NVIDIA's headers say that the process must be terminated and
-/// relaunched, an uncorrectable memory error, a context that is gone, and the unknown error that a card gives which fell off its bus. The
-/// others, running out of memory among them, fail one run.
-fn ends_the_card(message: &str) -> bool {
-    matches!(cuda_error(message), Some(214 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999))
 }
 
 /// The session, and what was cut off its model.
@@ -763,11 +755,7 @@ fn sample(inputs: &[Outlet], is_recogniser: bool) -> Option<Vec<usize>> {
 fn pictures(sides: &[usize]) -> Vec<f32> {
     let (Some(&width), Some(&height)) = (sides.last(), sides.iter().nth_back(1)) else { return Vec::new() };
     let size = sides.iter().product::<usize>();
-    let mut state = 1_u32;
-    let mut noise = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-    };
+    let mut noise = noise();
     let strokes: Vec<f32> = (0..height.div_ceil(4) * width.div_ceil(4)).map(|_| noise()).collect();
     let number = |at: usize| {
         let (x, y) = (at % width, at / width % height);
@@ -832,8 +820,8 @@ fn with_operators(builder: SessionBuilder) -> Option<SessionBuilder> {
     builder.with_optimization_level(GraphOptimizationLevel::Disable).ok()?.with_operators(domain).ok()
 }
 
-/// An own operator by its number, and its kernel. It holds nothing: any number of threads run one session, and with it one kernel, of which `ort`
-/// hands each a `&mut`.
+/// An own operator by its number, and its kernel. It holds nothing: any number of threads run one session, and with it one kernel. `ort` hands each
+/// a `&mut` of the box that it lies in, to which nobody writes.
 struct OwnKernel<const NUMBER: usize>;
 
 const _: () = assert!(size_of::<OwnKernel<0>>() == 0);
@@ -1141,151 +1129,4 @@ fn unavailable(device: Device, message: &str) -> Error {
     Error::Unavailable(format!(
         "device=\"{device}\" cannot be used: {message}. {remedy}. Without a GPU use device=\"cpu\" or \"auto\""
     ))
-}
-
-/// A message of ONNX Runtime without the places in its source: `CUDA failure 100: no CUDA-capable device is detected in cudaGetDeviceCount(..)`.
-fn complaint(message: &str) -> String {
-    if let Some(at) = message.find("CUDA failure ") {
-        let mut parts = message[at..].split(" ; ");
-        let what = parts.next().unwrap_or_default();
-        let call = parts.find_map(|part| part.strip_prefix("expr=")).unwrap_or("CUDA").trim();
-        return format!("{what} in {}", call.trim_end_matches(';'));
-    }
-    // After the mark: number : name : text.
-    let told = message.rsplit_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
-    told.unwrap_or(message).trim().trim_end_matches('.').to_owned()
-}
-
-/// What is missing on the way to the GPU, and how to get it.
-fn remedy(complaint: &str) -> &'static str {
-    let missing = complaint.split_once("with error: ").map_or("", |(_, missing)| missing);
-    match cuda_error(complaint) {
-        Some(2) => "The GPU has no memory left: end what else uses it (nvidia-smi lists it)",
-        Some(3) => {
-            "Where a process used CUDA before it was forked, its children cannot: start them with multiprocessing's \"spawn\", or make \
-             the first ThreadSafeOCR after the fork"
-        }
-        Some(35) => "The NVIDIA driver is too old for the installed CUDA libraries: update it",
-        Some(100) => {
-            "The NVIDIA driver shows this process no GPU: nvidia-smi must list it, CUDA_VISIBLE_DEVICES must not hide it, and a container \
-             must be started with it (docker run --gpus all)"
-        }
-        Some(_) => "nvidia-smi tells the state of the GPU and its driver",
-        None if complaint.contains("Invalid device ID") => {
-            "There is no GPU of this number: nvidia-smi -L lists them, CUDA_VISIBLE_DEVICES renumbers them"
-        }
-        None if complaint.contains("not enabled in this build") || missing.contains("onnxruntime") => {
-            "The GPU build of ONNX Runtime is not complete: another onnxruntime package has overwritten or removed its files (or \
-             ORT_DYLIB_PATH names another build). Run: pip install --force-reinstall --no-deps onnxruntime-gpu"
-        }
-        None if missing.starts_with("libcuda.so") => {
-            "The NVIDIA driver is not installed: install it, until nvidia-smi lists the GPU; a container must be started with it (docker \
-             run --gpus all)"
-        }
-        None => {
-            "It needs NVIDIA's CUDA and cuDNN libraries: pip install \"onnxruntime-gpu[cuda,cudnn]>=1.23\", and an NVIDIA driver \
-             (nvidia-smi must list the GPU)"
-        }
-    }
-}
-
-/// A model file and its sessions on one device: on the CPU one that all workers share, and one with a pool of all cores for runs beside which
-/// little else could run; elsewhere one for each worker, made and run on that worker's thread.
-#[derive(Debug)]
-pub struct Net {
-    /// Tells models apart.
-    pub id: u64,
-    path: PathBuf,
-    target: Target,
-    sessions: Mutex<Vec<Option<Arc<Session>>>>,
-    wide: Mutex<Option<Arc<Session>>>,
-}
-
-impl Net {
-    /// A model that is loaded when a session of it is first asked for.
-    #[must_use]
-    pub fn new(id: u64, path: &Path, target: Target) -> Self {
-        let (sessions, wide) = (Mutex::new(Vec::new()), Mutex::new(None));
-        Self { id, path: path.to_owned(), target, sessions, wide }
-    }
-
-    /// The session for a run of `worker`; `alone`: the run may use all cores.
-    ///
-    /// # Errors
-    /// As [`Session::load`].
-    pub fn session(&self, worker: usize, alone: bool) -> Result<Arc<Session>> {
-        if self.target.device == Device::Cpu {
-            if alone && self.target.pool_threads > 1 {
-                return get_or_load(&mut self.wide.lock(), || self.load(true));
-            }
-            let mut sessions = self.sessions.lock();
-            sessions.resize(1, None);
-            return get_or_load(&mut sessions[0], || self.load(false));
-        }
-        // Only this worker ever looks at its slot, so the lock is not held while the session loads.
-        let held = self.sessions.lock().get(worker).cloned().flatten();
-        if let Some(session) = held {
-            return Ok(session);
-        }
-        let session = Arc::new(self.load(false)?);
-        let mut sessions = self.sessions.lock();
-        let slots = sessions.len().max(worker + 1);
-        sessions.resize(slots, None);
-        sessions[worker] = Some(Arc::clone(&session));
-        Ok(session)
-    }
-
-    fn load(&self, alone: bool) -> Result<Session> {
-        Session::load(&self.path, &self.target, alone)
-    }
-}
-
-fn get_or_load(slot: &mut Option<Arc<Session>>, load: impl FnOnce() -> Result<Session>) -> Result<Arc<Session>> {
-    if let Some(session) = slot {
-        return Ok(Arc::clone(session));
-    }
-    let session = Arc::new(load()?);
-    *slot = Some(Arc::clone(&session));
-    Ok(session)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_errors_that_cuda_never_recovers_from_end_the_card() {
-        let says = |code: u32| ends_the_card(&format!("Non-zero status code. CUDA failure {code}: some text ; GPU=0"));
-        assert!([700, 702, 719, 999].into_iter().all(says));
-        assert!(![2, 9, 98, 701, 7000].into_iter().any(says), "out of memory and the like fail one run");
-        assert!(!ends_the_card("CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR"));
-    }
-
-    #[test]
-    fn a_complaint_is_told_without_places_in_foreign_source() {
-        let failure = "/src/cuda_call.cc:154 CudaCall() [with X = bool] CUDA failure 35: driver is insufficient ; GPU=-1 ; hostname=a ; \
-                       file=/src/info.cc ; line=70 ; expr=cudaGetDeviceCount(&n); \n\n";
-        assert_eq!(complaint(failure), "CUDA failure 35: driver is insufficient in cudaGetDeviceCount(&n)");
-        let failure =
-            "/src/bridge.cc:2043 Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load a.so with error: b.so: missing\n";
-        assert_eq!(complaint(failure), "Failed to load a.so with error: b.so: missing");
-        assert_eq!(complaint("File at `x : y : z` does not exist"), "File at `x : y : z` does not exist");
-    }
-
-    #[test]
-    fn every_step_on_the_way_to_a_gpu_has_its_own_advice() {
-        let load = "Failed to load library /x/onnxruntime/capi/libonnxruntime_providers_cuda.so with error: ";
-        let advice = |complaint: &str| remedy(complaint).to_owned();
-        assert!(advice(&format!("{load}libcublasLt.so.13: cannot open shared object file")).contains("[cuda,cudnn]"));
-        assert!(
-            advice(&format!("{load}libcuda.so.1: cannot open shared object file")).contains("driver is not installed")
-        );
-        let gone = "/x/onnxruntime/capi/libonnxruntime_providers_cuda.so: cannot open shared object file";
-        assert!(advice(&format!("{load}{gone}")).contains("--force-reinstall --no-deps onnxruntime-gpu"));
-        assert!(advice("CUDA execution provider is not enabled in this build").contains("--force-reinstall"));
-        assert!(advice("CUDA failure 35: insufficient").contains("too old"));
-        assert!(advice("CUDA failure 100: no device").contains("no GPU"));
-        assert!(advice("CUDA failure 3: initialization error").contains("spawn"));
-        assert!(advice("Invalid device ID: 1, must be between 0 and 1").contains("no GPU of this number"));
-    }
 }

@@ -59,6 +59,15 @@ pub(crate) fn prefetch<T>(soon: &T) {
     let _ = soon;
 }
 
+/// Numbers from -1 to 1 in no order, always the same ones (the generator of "Numerical Recipes", its upper 24 bits).
+pub(crate) fn noise() -> impl FnMut() -> f32 {
+    let mut state = 1_u32;
+    move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
 /// `a * b + c`, rounded once or twice.
 #[inline(always)]
 pub(crate) fn multiply_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {

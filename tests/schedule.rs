@@ -472,6 +472,9 @@ impl Model for Doubler {
         while items.contains(&&15) && !place.stop.is_stopped() && Instant::now() < late {
             std::thread::sleep(Duration::from_millis(1));
         }
+        if place.stop.is_stopped() {
+            return Err(Error::Closed);
+        }
         Ok(items.iter().map(|&&n| n * 2).collect())
     }
 }
@@ -590,8 +593,8 @@ fn a_lost_device_answers_everyone_and_its_workers_end() {
     std::thread::sleep(Duration::from_millis(30));
     let loser = pool.submit(PageId(1), numbers(&[16, 1, 1, 1], 1), 0.0);
     assert!(matches!(block_on(loser), Err(Error::Unavailable(_))));
-    // What ran beside it was stopped; what it says does not matter.
-    drop(block_on(neighbour));
+    // What ran beside it was stopped, and nobody closed it.
+    assert!(matches!(block_on(neighbour), Err(Error::Unavailable(message)) if message == "sixteen"));
     let before = runs.load(Ordering::SeqCst);
     let late = block_on(pool.submit(PageId(2), numbers(&[1], 1), 0.0));
     assert!(matches!(late, Err(Error::Unavailable(message)) if message == "sixteen"));

@@ -6,8 +6,9 @@ use std::sync::mpsc::{Sender, channel};
 use super::*;
 use crate::image::Image;
 use crate::models::Costs;
+use crate::net::Net;
 use crate::pipeline::Reader;
-use crate::runtime::{Net, Target};
+use crate::runtime::Target;
 
 const SOON: Duration = Duration::from_secs(20);
 const MB: usize = 1 << 20;

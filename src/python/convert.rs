@@ -228,11 +228,9 @@ impl<'py> Settings<'py> {
     }
 
     fn take_choice<T: Copy>(&self, name: &str, target: &mut T, choices: &[(&str, T)]) -> PyResult<()> {
-        let mut chosen = String::new();
+        let mut chosen: Option<String> = None;
         self.take(name, &mut chosen)?;
-        if chosen.is_empty() {
-            return Ok(());
-        }
+        let Some(chosen) = chosen else { return Ok(()) };
         let Some((_, value)) = choices.iter().find(|(choice, _)| *choice == chosen) else {
             let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
             return Err(ConfigError::new_err(format!("{name}={chosen:?}; it can be {}", names.join(", "))));

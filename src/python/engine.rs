@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -16,6 +16,7 @@ use super::errors::{ConfigError, InvalidImageError};
 use super::exit;
 use crate::config::{DeviceConfig, EngineConfig, Options};
 use crate::engine::{Engine, Handle, Request, Setup, Size};
+use crate::lock::lock;
 use crate::models::{ModelSet, ModelSpec};
 use crate::pipeline::Steps;
 use crate::runtime::{self, Device, Precision};
@@ -281,7 +282,7 @@ impl Pending {
     /// Copies `inputs`, without the GIL, and starts: under its permit where it has one, else in line for one.
     fn start(&self, py: Python<'_>, inputs: Vec<(Bound<'_, PyAny>, bool)>) -> PyResult<()> {
         let permit = self.native.take_permit();
-        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let request = lock(&self.request).take();
         let Some(mut request) = request else { return Ok(()) };
         let arguments = arguments(&inputs)?;
         let views: Vec<View<'_>> = arguments.iter().map(Argument::view).collect();

@@ -1,7 +1,8 @@
 //! The interpreter's edges: blocking waits, its end, and fork.
 //!
-//! A thread that asks for the GIL of an interpreter that is gone is killed inside native frames. So after the exit hook a waiting thread
-//! never returns to Python by itself: daemon threads park for ever, callers in other threads for three seconds.
+//! A thread that asks for the GIL of an interpreter that is gone hangs for ever (before Python 3.14 `CPython` would end it inside native frames, and
+//! `PyO3` has it hang instead). So after the exit hook a waiting thread does not ask at once: daemon threads never do, callers in other threads after
+//! three seconds, and the hook waits for those who have their answer.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

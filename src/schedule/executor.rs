@@ -10,6 +10,7 @@ use async_task::{Runnable, Task};
 
 use super::policy::PageId;
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// What the executor knows of a page; the page keeps it up to date.
 #[derive(Debug)]
@@ -64,7 +65,6 @@ impl Progress {
 type Step = Runnable<Arc<Progress>>;
 
 /// The threads and their list of ready pages. A cheap handle; the threads end with [`Executor::shut_down`].
-#[derive(Clone)]
 pub struct Executor(Arc<Shared>);
 
 struct Shared {
@@ -143,7 +143,7 @@ impl Executor {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.ready)
     }
 
     fn schedule(&self, step: Step) {

@@ -18,9 +18,10 @@ pub mod executor;
 pub mod policy;
 pub mod worker;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::error::Result;
+use crate::lock::lock;
 
 /// Detection, orientation and recognition; see [`policy::Lane::stage`].
 pub const STAGES: usize = 3;
@@ -38,7 +39,7 @@ pub trait Model: Send + Sync + 'static {
     /// What the runtime said; [`crate::Error::Unavailable`] when the device is lost for good.
     fn run(&self, items: &[&Self::Item], place: &Place) -> Result<Vec<Self::Output>>;
 
-    /// Gives back the memory that was kept for runs that went. `last` has just run, and nothing else runs or waits.
+    /// Gives back the memory that was kept for runs that went. `last` has just run; when that was asked nothing else ran or waited.
     fn tidy(&self, _last: &Self::Item) {}
 }
 
@@ -74,7 +75,7 @@ impl std::fmt::Debug for Stop {
 impl Stop {
     /// The model says how its run is ended. Called at once where the run was already stopped.
     pub fn on_stop(&self, action: impl Fn() + Send + 'static) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         if state.stopped {
             action();
         }
@@ -83,7 +84,7 @@ impl Stop {
 
     /// Ends the run, now or when it starts.
     pub fn stop(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         state.stopped = true;
         if let Some(action) = &state.action {
             action();
@@ -93,6 +94,6 @@ impl Stop {
     /// Whether somebody asked.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).stopped
+        lock(&self.0).stopped
     }
 }

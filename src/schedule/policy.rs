@@ -168,6 +168,12 @@ impl<T> Policy<T> {
         self.pages.remove(&page).into_iter().flat_map(|page| page.lanes.into_values().flatten()).collect()
     }
 
+    /// Whether a page has the turn: what is kept free for it nobody else gets.
+    #[must_use]
+    pub fn has_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
     /// Takes everything out; what runs keeps its reservation.
     pub fn clear(&mut self) -> Vec<Item<T>> {
         self.turn = None;

@@ -13,6 +13,7 @@ use std::time::Instant;
 use super::policy::{Claim, Item, Lane, PageId, Policy, Run};
 use super::{Model, Place, STAGES, Stop};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// Workers of one device and their queue. A cheap handle; the threads end with [`Pool::shut_down`].
 pub struct Pool<M: Model>(Arc<Shared<M>>);
@@ -254,7 +255,7 @@ impl<M: Model> Drop for Presence<M> {
 
 impl<M: Model> Shared<M> {
     fn lock(&self) -> MutexGuard<'_, Queue<M>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     fn end(&self, error: &Error) {
@@ -279,16 +280,19 @@ impl<M: Model> Shared<M> {
             let place = Place { worker, alone: run.alone, keep_memory: claim.keeps_memory, stop };
             let answers = self.serve(run, &place);
             // The reservation is returned before the answers go out: a page that is answered may at once want its next run.
-            if self.finish(id, claim)
-                && let Some((last, _)) = answers.first()
-            {
+            let (must_tidy, ended) = self.finish(id, claim);
+            if must_tidy && let Some((last, _)) = answers.first() {
                 let _ = catch_unwind(AssertUnwindSafe(|| self.model.tidy(&last.item)));
             }
             for (entry, answer) in answers {
                 if let Err(error @ Error::Unavailable(_)) = &answer {
                     self.end(error);
                 }
-                entry.answer(answer);
+                // What was stopped because the device was lost beside it says so.
+                entry.answer(match (answer, &ended) {
+                    (Err(Error::Closed), Some(error)) => Err(error.clone()),
+                    (answer, _) => answer,
+                });
             }
         }
     }
@@ -299,7 +303,12 @@ impl<M: Model> Shared<M> {
             if queue.ended.is_some() {
                 return None;
             }
+            let had_turn = queue.policy.has_turn();
             if let Some(run) = queue.policy.pick(group) {
+                if had_turn && !queue.policy.has_turn() {
+                    // Workers of other groups kept room for it.
+                    self.ready.notify_all();
+                }
                 let id = queue.next_run;
                 queue.next_run += 1;
                 let stop = Arc::new(Stop::default());
@@ -311,17 +320,17 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    /// Whether memory has to be given back.
-    fn finish(&self, id: u64, claim: Claim) -> bool {
+    /// Whether memory has to be given back, and why the pool has ended, if it has.
+    fn finish(&self, id: u64, claim: Claim) -> (bool, Option<Error>) {
         let mut queue = self.lock();
         queue.running.remove(&id);
         queue.policy.release(claim);
-        let must_tidy = queue.policy.has_kept_in_vain();
+        let (must_tidy, ended) = (queue.policy.has_kept_in_vain(), queue.ended.clone());
         drop(queue);
         if claim.bytes > 0 {
             self.ready.notify_all();
         }
-        must_tidy
+        (must_tidy, ended)
     }
 
     fn serve(&self, run: Run<Entry<M>>, place: &Place) -> Vec<(Entry<M>, Result<M::Output>)> {
@@ -387,7 +396,7 @@ impl<T> Slots<T> {
     }
 
     fn put(&self, index: usize, answer: Result<T>) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0);
         state.answers[index] = Some(answer);
         state.missing -= 1;
         let waker = if state.missing == 0 { state.waker.take() } else { None };
@@ -405,7 +414,7 @@ impl<T> Future for Answers<T> {
     type Output = Result<Vec<T>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.0.0);
         if state.missing > 0 {
             state.waker = Some(context.waker().clone());
             return Poll::Pending;

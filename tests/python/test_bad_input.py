@@ -150,6 +150,14 @@ def test_files_without_an_end_are_refused(ocr: ThreadSafeOCR, tmp_path: Path) ->
         assert refused.value.errno == (errno.EINVAL if path else errno.ENOENT)
 
 
+def test_a_file_of_terabytes_is_refused_and_not_read_into_memory(ocr: ThreadSafeOCR, tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    path.write_bytes(PNG)
+    os.truncate(path, 8 << 40)
+    with pytest.raises(InvalidImageError, match="8796093022208 bytes"):
+        ocr.read(path)
+
+
 def test_names_of_files_may_be_anything(ocr: ThreadSafeOCR, tmp_path: Path) -> None:
     for name in ("page 1.PNG", "\u00e9\u65e5\u672c.png", os.fsdecode(b"\xff\xfe.png"), "no suffix"):
         path = tmp_path / name
@@ -212,6 +220,7 @@ def test_every_call_refuses_in_the_same_way(ocr: ThreadSafeOCR, call: str, image
         {"det_thresh": float("nan")},
         {"rec_width_step": 0},
         {"det_limit_type": "no"},
+        {"det_limit_type": ""},
         {"rec_group": -1},
         {"timeout": -1},
     ],
@@ -219,6 +228,12 @@ def test_every_call_refuses_in_the_same_way(ocr: ThreadSafeOCR, call: str, image
 def test_settings_that_cannot_work_are_named(ocr: ThreadSafeOCR, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         ocr.read(LINES[0], **options)
+
+
+def test_a_page_is_not_enlarged_beyond_all_memory_for_detection(ocr: ThreadSafeOCR) -> None:
+    square = np.full((64, 64, 3), 255, np.uint8)
+    with pytest.raises(ConfigError, match="det_max_side=65536"):
+        ocr.read(square, det_limit_type="resize_long", det_limit_side_len=65536, det_max_side=65536)
 
 
 def test_unknown_settings_are_named(ocr: ThreadSafeOCR) -> None:

@@ -132,6 +132,15 @@ def test_flags_reach_the_request(flags: str, monkeypatch: pytest.MonkeyPatch, ca
     assert str(options[name]) == (value[0] if value else str(not flag.startswith("no-"))) or float(options[name]) == float(value[0])
 
 
+def test_a_precision_is_the_sets_of_that_precision(capfd: pytest.CaptureFixture[str]) -> None:
+    """A set in integers and the flag are the same network, so its scores are too; f32's are others."""
+    rows = []
+    for flags in (["--precision", "int8"], ["--models", "v6-small-int8"], []):
+        assert cli.main(["read", str(LINES[0]), "--tsv", *flags]) == 0
+        rows.append(capfd.readouterr().out)
+    assert rows[0] == rows[1] != rows[2]
+
+
 def test_a_request_takes_every_flag(ocr: ThreadSafeOCR, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["read", str(LINES[0]), "--rec-score-thresh", "1.0", "--timeout", "50"]) == 0
     assert capfd.readouterr().out == "\n", "no line is that sure"
@@ -180,6 +189,7 @@ def test_what_a_folder_keeps_from_its_reader_is_named_and_counted(folder: Path) 
     [
         "--resume", "--draw", "--text --json", "--no-such-flag", "--jobs many", "--jobs 0", "--jobs -1", "--det-thresh 5",
         "--rec-score-thresh nan", "--timeout -1", "--device gpu", "--device cuda:x", "--models nope", "--models ./nope",
+        "--precision half",
     ],
 )  # fmt: skip
 def test_wrong_arguments_are_2_and_said_once(arguments: str, ocr: ThreadSafeOCR, capfd: pytest.CaptureFixture[str]) -> None:

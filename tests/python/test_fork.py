@@ -172,6 +172,33 @@ def test_a_closed_engine_is_closed_in_the_child(run_python: Run) -> None:
     )
 
 
+def test_a_close_while_the_child_builds_its_engine_counts(run_python: Run) -> None:
+    run_python(
+        """
+        ocrs = [ThreadSafeOCR() for _ in range(6)]
+        def work():
+            for k, ocr in enumerate(ocrs):
+                def read():
+                    try:
+                        ocr.read(LINE)
+                    except EngineClosedError:
+                        pass
+                reader = threading.Thread(target=read)
+                reader.start()
+                time.sleep(k * 0.05)
+                ocr.close()
+                reader.join()
+                try:
+                    ocr.read(LINE)
+                except EngineClosedError:
+                    unload()
+                    continue
+                raise SystemExit(f"{k}: it read after close()")
+        child(work)
+        """
+    )
+
+
 def test_closing_and_collecting_the_parents_objects_in_the_child_is_harmless(run_python: Run) -> None:
     run_python(
         """

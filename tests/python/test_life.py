@@ -73,6 +73,24 @@ def test_ctrl_c_works_while_waiting_for_a_permit(run_python: Run) -> None:
     assert float(printed) < 2
 
 
+def test_an_engine_that_could_not_be_made_fixes_no_knob_and_leaves_no_worker(run_python: Run) -> None:
+    run_python(
+        """
+        for knob in (1, 2):
+            try:
+                ThreadSafeOCR({"det": LINE, "rec": LINE, "dict": LINE}, intra_op_num_threads=knob)
+            except ModelLoadError:
+                pass
+            else:
+                raise SystemExit("a picture was taken for a model")
+        names = [open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/proc/self/task")]
+        assert not [n for n in names if n.startswith("ocr-cpu")], names
+        with ThreadSafeOCR(intra_op_num_threads=1) as ocr:
+            reads(ocr)
+        """
+    )
+
+
 def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run) -> None:
     run_python(
         """

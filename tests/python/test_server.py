@@ -156,7 +156,7 @@ def test_options_hold_for_their_request_only(server: Server) -> None:
     assert page_of(server.read(LINE))["text"] == TEXT
 
 
-@pytest.mark.parametrize("fields", [{"det_thresh": "much"}, {"color": "rgb"}, {"format": "exe"}, {"timeout": 1}, {"rec_group": ""}])
+@pytest.mark.parametrize("fields", [{"det_thresh": "much"}, {"color": "rgb"}, {"format": "exe"}, {"timeout": 1}, {"rec_group": ""}, {"det_max_side": 4001}])
 def test_a_field_that_cannot_be_is_named(server: Server, fields: dict[str, object]) -> None:
     assert problem(server.read(LINE, **fields), 400, "InvalidField").startswith(next(iter(fields)))
 

@@ -207,10 +207,9 @@ def running():
     time.sleep(0.1)
 def stops():
     before = time.process_time()
-    while ocr.stats()["running"]:
+    while (stats := ocr.stats())["running"] or stats["queue_size"]:
         time.sleep(0.005)
     spent = time.process_time() - before
-    stats = ocr.stats()
     assert (stats["queue_size"], stats["waiting_items"], stats["activation_bytes"]) == (0, 0, 0), stats
     before = time.process_time()
     time.sleep(0.3)

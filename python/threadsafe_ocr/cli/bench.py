@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         except OcrError as error:
             print(f"{page}: {error}", file=sys.stderr)
             return 1
-        print(f"{len(pages)} pages, models {arguments.models}, device {arguments.device}")
+        print(f"{len(pages)} pages, models {arguments.models}, precision {arguments.precision}, device {arguments.device}")
         print(f"{'clients':>7} {'pages/s':>8} {'CPU s/page':>11} {'p50 s':>7} {'p99 s':>7}", flush=True)
         for clients in CLIENTS:
             print(measure(ocr, pages, clients, arguments.seconds), flush=True)

@@ -28,12 +28,14 @@ def add_engine(command: argparse.ArgumentParser) -> None:
     models.completer = lambda **_: [*model_sets.manifest()["sets"], *model_sets.added()]  # type: ignore[attr-defined]
     device = command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     device.completer = lambda **_: ["auto", "cpu", "cuda"]  # type: ignore[attr-defined]
+    precision = command.add_argument("--precision", default="f32", help="f32, fast, int8, bf16 or fp16 (default: f32)")
+    precision.completer = lambda **_: ["f32", "fast", "int8", "bf16", "fp16"]  # type: ignore[attr-defined]
 
 
 def engine(arguments: argparse.Namespace, **settings: Any) -> ThreadSafeOCR:
     """The object that the arguments ask for; wrong ones end the command, with 2, before the first page."""
     try:
-        return ThreadSafeOCR(arguments.models, device=arguments.device, **settings)
+        return ThreadSafeOCR(arguments.models, device=arguments.device, precision=arguments.precision, **settings)
     except (ConfigError, ModelNotFoundError) as error:
         if isinstance(error, ModelNotFoundError) and arguments.models in model_sets.manifest()["sets"]:
             raise  # the name is right, the set has only to be got

@@ -16,7 +16,6 @@ def add_to(commands: Any) -> None:
     """The arguments; docs/server.md explains them."""
     command = commands.add_parser("serve", help="a service over HTTP", description="Reads images for clients over HTTP; docs at /docs.")
     add_engine(command)
-    command.add_argument("--precision", default="f32", help="of the networks, as the constructor's keyword (default: f32)")
     command.add_argument("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 is everywhere (default: 127.0.0.1)")
     command.add_argument("--port", type=int, default=8000, help="(default: 8000)")
     command.add_argument("--workers", type=count, default=1, metavar="N", help="processes, each with its own models (default: 1)")

@@ -26,6 +26,8 @@ class Fields(BaseModel):
         return self.model_dump(exclude=set(Fields.model_fields), exclude_none=True)
 
 
-_options: Any = {name: (kind, None) for name, kind in get_type_hints(Options).items()}
+# The defaults: with more a stranger's page takes the memory and the time of many.
+MOST = {"det_max_side": 4000, "det_max_candidates": 3000, "rec_max_width": 3200}
+_options: Any = {name: (kind, Field(None, le=MOST.get(name))) for name, kind in get_type_hints(Options).items()}
 # With every option of a call, of the type that it has there.
 ReadFields: type[Fields] = create_model("ReadFields", __base__=Fields, **_options)
