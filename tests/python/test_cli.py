@@ -391,7 +391,7 @@ def test_doctor_finds_a_healthy_environment_healthy() -> None:
     assert "PROBLEM" not in report
     assert "self-test    right; " in report
     assert "ocr-cpu-0" in report
-    assert 'precision="fast" costs half' in report
+    assert 'precision="fast" costs about half' in report
     assert report.endswith("all is well\n")
 
 

@@ -129,7 +129,7 @@ def processor() -> Finding:
 def precision() -> Finding:
     """What costs less than the default."""
     on_card = '; "fp16" is of GPUs (docs/gpu.md)' if cards() else ""
-    said = 'f32 unless another is named; precision="fast" costs half the CPU time and reads nearly as well, "int8" three quarters'
+    said = 'f32 unless another is named; precision="fast" costs about half the CPU time and reads nearly as well, "int8" two thirds to four fifths'
     said += on_card
     openvino = 'pip install --upgrade onnxruntime-ep-openvino "onnxruntime>=1.23"'
     if runtime.may_use_openvino():
@@ -138,9 +138,9 @@ def precision() -> Finding:
             runtime.start_openvino()
         except OcrError as error:
             return Finding("precision", f"{said}; OpenVINO is installed and cannot be used: {error}", openvino)
-        said += '; "bf16" costs 0.56 and reads within 0.1 points of f32, and "fast" computes in it here'
+        said += '; "bf16" costs three quarters and reads within 0.1 points of f32, and "fast" computes in it here'
     elif runtime.has_amx():
-        said += f'; this processor has AMX: "bf16" costs 0.56 and reads within 0.1 points of f32; it needs {openvino}'
+        said += f'; this processor has AMX: "bf16" costs three quarters and reads within 0.1 points of f32; it needs {openvino}'
     return Finding("precision", said)
 
 
