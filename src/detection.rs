@@ -58,9 +58,12 @@ pub fn second_look(boxes: &[Detected], size: (u32, u32), page: (u32, u32), o: &D
     is_small.then_some(own)
 }
 
+/// Pixels of an input, about: as many as a page has at most by default. They take 16 GB.
+const LARGEST: f64 = 1e8;
+
 /// Width and height of the model's input for a page of `width` x `height` pixels.
 ///
-/// The page is scaled to `limit_side_len`, bounded by `max_side`, and both sides are rounded to the nearest multiple of 32, at least 32.
+/// The page is scaled to `limit_side_len`, bounded by `max_side` and by [`LARGEST`], and both sides are rounded to the nearest multiple of 32, at least 32.
 #[must_use]
 pub fn input_size(width: u32, height: u32, o: &DetectionOptions) -> (u32, u32) {
     let (width, height) = padded_size(width as usize, height as usize);
@@ -76,6 +79,10 @@ pub fn input_size(width: u32, height: u32, o: &DetectionOptions) -> (u32, u32) {
     let max_side = f64::from(o.max_side);
     if w.max(h) > max_side {
         let ratio = max_side / w.max(h);
+        (w, h) = ((w * ratio).trunc(), (h * ratio).trunc());
+    }
+    if w * h > LARGEST {
+        let ratio = (LARGEST / (w * h)).sqrt();
         (w, h) = ((w * ratio).trunc(), (h * ratio).trunc());
     }
     // Python's round: half to even.
@@ -306,6 +313,9 @@ mod tests {
         assert_eq!(input_size(300, 200, &max), (288, 192));
         let long = DetectionOptions { limit_type: LimitType::ResizeLong, ..max };
         assert_eq!(input_size(300, 200, &long), (960, 640));
+        let huge = DetectionOptions { limit_side_len: 65_536, max_side: 65_536, ..long };
+        assert_eq!(input_size(64, 64, &huge), (9984, 9984));
+        assert_eq!(input_size(64, 6400, &huge), (640, 65_536));
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl Engine {
         setup.device_config.validate()?;
         let set = ModelSet::find(&setup.models, &setup.model_folder)?.with(&setup.replaced);
         let (process, device) = Process::open(setup.device, &setup.device_config)?;
-        let nets = device.nets(&set, setup.precision).inspect_err(|_| process.give_up(setup.device))?;
+        let nets = device.nets(&set, setup.precision).inspect_err(|_| process.give_up(&device))?;
         Ok(Self::on(process, device, &nets, setup.config.clone()))
     }
 
@@ -272,7 +272,7 @@ impl Engine {
             }
         }
         if !self.shared.closed.swap(true, Ordering::SeqCst) {
-            self.shared.process.close();
+            self.shared.process.close(&self.shared.device);
         }
     }
 

@@ -34,8 +34,11 @@ const SLACK_BYTES: u64 = 4 << 20;
 /// An EXIF block larger than this is not looked at. JPEG cannot hold more than 64 KiB; PNG and WebP could claim gigabytes.
 const MAX_EXIF_BYTES: u64 = 1 << 20;
 
+/// So many strips of a TIFF may be one.
+const SHARED: usize = 16;
+
 /// A file is read whole before it is decoded. A hundred megapixels of 16 bits and four channels are 0.8 GB.
-const LONGEST_FILE: u64 = 4 << 30;
+pub(crate) const LONGEST_FILE: u64 = 4 << 30;
 
 /// Deflate never expands more than this: 258 bytes from two bits.
 const MAX_DEFLATE_RATIO: u64 = 1032;
@@ -980,17 +983,25 @@ fn tiff_chunks<R: Read + Seek>(decoder: &mut TiffDecoder<R>, length: usize) -> R
         Ok(offset as usize..end as usize)
     });
     let chunks: Vec<Range<usize>> = chunks.collect::<Result<_, _>>()?;
-    // To go over the same bytes for each of a million strips takes hours.
-    if chunks.iter().map(Range::len).sum::<usize>() > length {
-        return Err(Fault::bad(Format::Tiff, "its strips lie upon each other"));
+    // Some may be one, as blank ones are; but to go over the same bytes for each of a million takes hours.
+    let sum: usize = chunks.iter().map(Range::len).sum();
+    if sum / SHARED > length {
+        return Err(Fault::bad(Format::Tiff, format_args!("its strips have {sum} bytes, and the file {length}")));
     }
     Ok(chunks)
 }
 
-/// The `tiff` crate sets memory aside for a whole row of a tile with all its samples, however wide and many they say they are.
+/// The `tiff` crate sets memory aside for a whole row of a tile with all its samples, however wide and many they say they are, and puts the tables of
+/// JPEG before each strip, however long they are.
 fn check_tiff_rows<R: Read + Seek>(decoder: &mut TiffDecoder<R>, plan: &Plan) -> Result<(), Fault> {
     const WIDEST_TILE: u32 = 1 << 16;
     const MOST_SAMPLES: u16 = 16;
+    /// Usual ones have 600 bytes.
+    const LONGEST_TABLES: usize = 1 << 16;
+    let tables = decoder.find_tag_unsigned_vec::<u8>(Tag::JPEGTables)?.map_or(0, |tables| tables.len());
+    if tables > LONGEST_TABLES {
+        return Err(Fault::bad(Format::Tiff, format_args!("its JPEG tables have {tables} bytes")));
+    }
     let samples = decoder.find_tag_unsigned::<u16>(Tag::SamplesPerPixel)?.unwrap_or(1);
     let (width, _) = decoder.chunk_dimensions();
     if samples > MOST_SAMPLES || width > plan.width.max(WIDEST_TILE) {
@@ -1025,9 +1036,12 @@ fn padded(plan: &Plan) -> u64 {
 }
 
 fn with_bits_reversed(encoded: &[u8], chunks: &[Range<usize>]) -> Vec<u8> {
+    let mut chunks = chunks.to_vec();
+    chunks.sort_by_key(|chunk| (chunk.start, chunk.end));
+    chunks.dedup();
     let mut turned = encoded.to_vec();
     for chunk in chunks {
-        turned[chunk.clone()].iter_mut().for_each(|byte| *byte = byte.reverse_bits());
+        turned[chunk].iter_mut().for_each(|byte| *byte = byte.reverse_bits());
     }
     turned
 }
@@ -1769,19 +1783,33 @@ mod tests {
     }
 
     #[test]
-    fn a_tiff_whose_strips_lie_upon_each_other_is_refused() {
+    fn a_tiff_whose_strips_are_many_times_the_file_is_refused() {
+        let (starts, sizes) = ([8; 200], [400; 200]);
         let fields: &[(u16, &[u16])] = &[
             (256, &[8]),
-            (257, &[4]),
+            (257, &[200]),
             (258, &[1]),
             (259, &[1]),
             (262, &[1]),
             (266, &[2]),
             (278, &[1]),
-            (273, &[8, 9, 10, 11]),
-            (279, &[60; 4]),
+            (273, &starts),
+            (279, &sizes),
         ];
-        assert!(refused(&hand_made_tiff(fields, &[1; 4])).contains("lie upon each other"));
+        assert!(refused(&hand_made_tiff(fields, &[1; 4])).contains("its strips have 80000 bytes"));
+    }
+
+    #[test]
+    fn a_tiff_with_long_tables_of_jpeg_is_refused() {
+        let tables = vec![0; 33_000];
+        let fields: &[(u16, &[u16])] =
+            &[(256, &[8]), (257, &[1]), (258, &[8]), (259, &[7]), (262, &[1]), (347, &tables)];
+        let mut file = hand_made_tiff(fields, &[1; 4]);
+        // As many bytes, not half as many shorts.
+        let at = file.windows(4).position(|field| field == [91, 1, 3, 0]).unwrap();
+        file[at + 2] = 1;
+        file[at + 4..at + 8].copy_from_slice(&66_000_u32.to_le_bytes());
+        assert!(refused(&file).contains("its JPEG tables have 66000 bytes"));
     }
 
     #[test]

@@ -467,7 +467,7 @@ fn decode(input: Input, max_pixels: u64) -> Result<Image> {
 /// The file as long as it says now: one that grows while it is read is cut, and then told to be broken.
 fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     let file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
+    let length = file.metadata()?.len().min(image::LONGEST_FILE);
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
     file.take(length).read_to_end(&mut bytes)?;
@@ -535,20 +535,10 @@ fn area(image: &Image) -> f64 {
     f64::from(image.width()) * f64::from(image.height())
 }
 
-/// Pixels of a run of detection: 16 GB. It would be run alone, but nothing would keep the process from being ended for it.
-const LARGEST_LOOK: f64 = 1e8;
-
 /// One run of detection at `size`.
 async fn look(page: &Page, image: &Arc<Image>, size: (u32, u32)) -> Result<Vec<Detected>> {
     let (nets, options) = (&page.nets, &page.options);
     let pixels = f64::from(size.0) * f64::from(size.1);
-    if pixels > LARGEST_LOOK {
-        return Err(Error::Config(format!(
-            "the page would be detected on at {}x{} pixels, and {LARGEST_LOOK:.0} are the most; lower det_max_side={} or \
-             det_limit_side_len={}",
-            size.0, size.1, options.detection.max_side, options.detection.limit_side_len
-        )));
-    }
     let (cost, expected) = (nets.detection_cost(pixels), nets.expected_work(area(image)));
     page.progress.set_work_left(cost + expected);
     let lane = Lane { group: nets.groups[0], stage: 0, shape: [size.0, size.1], net: nets.det.id, run_size: 1 };

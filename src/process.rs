@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub(crate) struct DeviceState {
     pool_threads: usize,
     run_size: usize,
     loaded: Mutex<Loaded>,
+    /// Open ones on it; changed under the lock of [`Devices`].
+    engines: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -147,26 +149,36 @@ impl Process {
             };
             devices.in_use.insert(device, Arc::clone(&state));
             devices.engines += 1;
+            state.engines.fetch_add(1, Ordering::Relaxed);
             drop(devices);
             return Ok((process, state));
         }
     }
 
-    /// An engine ends.
-    pub(crate) fn close(&self) {
-        lock(&self.devices).engines -= 1;
-    }
-
-    /// An engine could not be made: a device on which there is nothing else is as it was before, its knobs are free.
-    pub(crate) fn give_up(&self, device: Device) {
+    /// An engine on `device` ends.
+    pub(crate) fn close(&self, device: &DeviceState) {
         let mut devices = lock(&self.devices);
         devices.engines -= 1;
-        let is_vain = devices.engines == 0 && devices.in_use.get(&device).is_some_and(|state| state.is_empty());
-        let state = if is_vain { devices.in_use.remove(&device) } else { None };
+        device.engines.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// An engine could not be made. The processor's workers end where there is nothing else for them, and its knobs are free again; a card's may
+    /// be inside CUDA still, and stay.
+    pub(crate) fn give_up(&self, device: &DeviceState) {
+        let mut devices = lock(&self.devices);
+        devices.engines -= 1;
+        let others = device.engines.fetch_sub(1, Ordering::Relaxed) - 1;
+        if device.device != Device::Cpu || others > 0 || !lock(&device.loaded).sets.is_empty() {
+            return;
+        }
+        devices.in_use.remove(&device.device);
         drop(devices);
-        for thread in state.iter().flat_map(|state| state.pool.shut_down(&Error::Closed)) {
+        for thread in device.pool.shut_down(&Error::Closed) {
+            // See `stop`.
             let _ = thread.join();
         }
+        *lock(&device.loaded) = Loaded::default();
+        runtime::give_back_memory();
     }
 
     /// Ends every thread and waits for it. Returns the devices, with what is loaded on them.
@@ -216,6 +228,7 @@ impl DeviceState {
             pool_threads: config.intra_op_num_threads.unwrap_or_else(cores),
             run_size: config.run_size.unwrap_or(run_size),
             loaded: Mutex::default(),
+            engines: AtomicUsize::new(0),
         })
     }
 
@@ -237,11 +250,6 @@ impl DeviceState {
             }
         }
         Ok(())
-    }
-
-    /// Whether no set was ever loaded here.
-    fn is_empty(&self) -> bool {
-        lock(&self.loaded).sets.is_empty()
     }
 
     /// The nets of a set; loaded once.

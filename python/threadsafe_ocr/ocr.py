@@ -27,8 +27,8 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
 
     models: the name of a model set, a folder with `det`, `rec` (and `cls`), or {"det":, "rec":, "dict":, "cls":}. device: "auto", "cpu",
     "cuda" or "cuda:1". precision: "f32"; "fast" costs about half and reads nearly as well, "int8" (CPUs) two thirds to four fifths,
-    "bf16" is of CPUs with AMX (docs/models.md), "fp16" of GPUs (docs/gpu.md). The other keywords are in docs/settings.md; None means the default. Models
-    and worker threads are loaded once a process and shared: a further object is cheap.
+    "bf16" is of CPUs with AMX (docs/models.md), "fp16" of GPUs (docs/gpu.md). The other keywords are in docs/settings.md; None means the
+    default. Models and worker threads are loaded once a process and shared: a further object is cheap.
 
     Raises ConfigError, ModelNotFoundError, ModelLoadError, EngineUnavailableError.
 

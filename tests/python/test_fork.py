@@ -161,7 +161,7 @@ def test_a_closed_engine_is_closed_in_the_child(run_python: Run) -> None:
         ocr = ThreadSafeOCR()
         ocr.close()
         def work():
-            assert not ocr.ready
+            assert not ocr.ready and ocr.stats()["answered"] == 0
             try:
                 ocr.read(LINE)
             except EngineClosedError:

@@ -156,9 +156,18 @@ def test_options_hold_for_their_request_only(server: Server) -> None:
     assert page_of(server.read(LINE))["text"] == TEXT
 
 
-@pytest.mark.parametrize("fields", [{"det_thresh": "much"}, {"color": "rgb"}, {"format": "exe"}, {"timeout": 1}, {"rec_group": ""}, {"det_max_side": 4001}])
+@pytest.mark.parametrize("fields", [{"det_thresh": "much"}, {"color": "rgb"}, {"format": "exe"}, {"timeout": 1}, {"rec_group": ""}])
 def test_a_field_that_cannot_be_is_named(server: Server, fields: dict[str, object]) -> None:
     assert problem(server.read(LINE, **fields), 400, "InvalidField").startswith(next(iter(fields)))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("det_max_side", 4000), ("det_max_candidates", 3000), ("rec_max_width", 3200), ("page_min_side", 2000)]
+)
+def test_what_would_take_the_memory_of_many_is_refused(server: Server, name: str, most: int) -> None:
+    assert problem(server.read(LINE, **{name: most + 1}), 400, "InvalidField").startswith(name)
+    if name != "page_min_side":
+        assert page_of(server.read(LINE, **{name: most}))["text"] == TEXT
 
 
 def test_an_option_that_the_engine_refuses_is_the_clients_fault(server: Server) -> None:

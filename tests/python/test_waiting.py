@@ -207,7 +207,8 @@ def running():
     time.sleep(0.1)
 def stops():
     before = time.process_time()
-    while (stats := ocr.stats())["running"] or stats["queue_size"]:
+    late = time.monotonic() + 10
+    while ((stats := ocr.stats())["running"] or stats["queue_size"]) and time.monotonic() < late:
         time.sleep(0.005)
     spent = time.process_time() - before
     assert (stats["queue_size"], stats["waiting_items"], stats["activation_bytes"]) == (0, 0, 0), stats

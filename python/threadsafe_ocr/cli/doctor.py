@@ -129,8 +129,8 @@ def processor() -> Finding:
 def precision() -> Finding:
     """What costs less than the default."""
     on_card = '; "fp16" is of GPUs (docs/gpu.md)' if cards() else ""
-    said = 'f32 unless another is named; precision="fast" costs about half the CPU time and reads nearly as well, "int8" two thirds to four fifths'
-    said += on_card
+    said = 'f32 unless another is named; precision="fast" costs about half the CPU time and reads nearly as well, '
+    said += f'"int8" two thirds to four fifths{on_card}'
     openvino = 'pip install --upgrade onnxruntime-ep-openvino "onnxruntime>=1.23"'
     if runtime.may_use_openvino():
         try:

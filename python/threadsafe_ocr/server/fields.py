@@ -26,8 +26,15 @@ class Fields(BaseModel):
         return self.model_dump(exclude=set(Fields.model_fields), exclude_none=True)
 
 
-# The defaults: with more a stranger's page takes the memory and the time of many.
-MOST = {"det_max_side": 4000, "det_max_candidates": 3000, "rec_max_width": 3200}
+# With more a stranger's page takes the memory and the time of many. Of the first three these are the defaults.
+MOST = {
+    "det_max_side": 4000,
+    "det_max_candidates": 3000,
+    "rec_max_width": 3200,
+    "det_unclip_ratio": 10,
+    "page_min_side": 2000,
+    "page_pad_height": 2000,
+}
 _options: Any = {name: (kind, Field(None, le=MOST.get(name))) for name, kind in get_type_hints(Options).items()}
 # With every option of a call, of the type that it has there.
 ReadFields: type[Fields] = create_model("ReadFields", __base__=Fields, **_options)
