@@ -43,8 +43,6 @@ pub struct Process {
 #[derive(Default)]
 struct Devices {
     in_use: HashMap<Device, Arc<DeviceState>>,
-    /// Open engines.
-    engines: usize,
     /// Unloaded: whoever comes makes a new process value.
     ended: bool,
 }
@@ -59,7 +57,7 @@ pub(crate) struct DeviceState {
     pool_threads: usize,
     run_size: usize,
     loaded: Mutex<Loaded>,
-    /// Open ones on it; changed under the lock of [`Devices`].
+    /// Open ones on it; changed and summed up under the lock of [`Devices`].
     engines: AtomicUsize,
 }
 
@@ -148,7 +146,6 @@ impl Process {
                 None => Arc::new(DeviceState::new(device, wanted)?),
             };
             devices.in_use.insert(device, Arc::clone(&state));
-            devices.engines += 1;
             state.engines.fetch_add(1, Ordering::Relaxed);
             drop(devices);
             return Ok((process, state));
@@ -157,8 +154,7 @@ impl Process {
 
     /// An engine on `device` ends.
     pub(crate) fn close(&self, device: &DeviceState) {
-        let mut devices = lock(&self.devices);
-        devices.engines -= 1;
+        let _devices = lock(&self.devices);
         device.engines.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -166,7 +162,6 @@ impl Process {
     /// be inside CUDA still, and stay.
     pub(crate) fn give_up(&self, device: &DeviceState) {
         let mut devices = lock(&self.devices);
-        devices.engines -= 1;
         let others = device.engines.fetch_sub(1, Ordering::Relaxed) - 1;
         if device.device != Device::Cpu || others > 0 || !lock(&device.loaded).sets.is_empty() {
             return;
@@ -452,8 +447,9 @@ pub fn end() {
 pub fn unload() -> Result<()> {
     let Some(process) = own() else { return Ok(()) };
     let mut devices = lock(&process.devices);
-    if devices.engines > 0 {
-        return Err(Error::Config(format!("{} engines are open; close() them before unload()", devices.engines)));
+    let engines: usize = devices.in_use.values().map(|device| device.engines.load(Ordering::Relaxed)).sum();
+    if engines > 0 {
+        return Err(Error::Config(format!("{engines} engines are open; close() them before unload()")));
     }
     devices.ended = true;
     drop(devices);
