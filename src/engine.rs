@@ -257,10 +257,10 @@ impl Engine {
         Pending(job)
     }
 
-    /// Ends the engine: requests that hold a permit finish, or are cancelled; the others get [`Error::Closed`]. Waits for nothing; idempotent.
+    /// Ends the engine: requests that hold a permit finish, or are cancelled; the others get [`Error::Closed`]. Waits for nothing; idempotent. A
+    /// forked child's copy stays as it is.
     pub fn close(&self, cancel: bool) {
         if !self.is_own() {
-            self.shared.closed.store(true, Ordering::SeqCst);
             return;
         }
         self.shared.permits.close();
@@ -274,12 +274,6 @@ impl Engine {
         if !self.shared.closed.swap(true, Ordering::SeqCst) {
             self.shared.process.close(&self.shared.device);
         }
-    }
-
-    /// Whether [`Engine::close`] was called.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.shared.closed.load(Ordering::SeqCst)
     }
 
     /// Counters so far.
@@ -316,6 +310,7 @@ impl Drop for Engine {
 pub struct Handle {
     setup: Setup,
     engine: arc_swap::ArcSwap<Engine>,
+    closed: AtomicBool,
 }
 
 impl Handle {
@@ -325,25 +320,31 @@ impl Handle {
     /// As [`Engine::new`].
     pub fn new(setup: Setup) -> Result<Self> {
         let engine = arc_swap::ArcSwap::from_pointee(Engine::new(&setup)?);
-        Ok(Self { setup, engine })
+        Ok(Self { setup, engine, closed: AtomicBool::new(false) })
     }
 
     /// See [`Engine::close`]. In a forked child that has not used it nothing is built for that.
     pub fn close(&self, cancel: bool) {
-        loop {
-            let engine = self.engine.load_full();
-            engine.close(cancel);
-            // Another thread may have put one in its place meanwhile.
-            if Arc::ptr_eq(&engine, &self.engine.load()) {
-                return;
-            }
-        }
+        // First, for `engine`, which may be about to put another one in this one's place.
+        self.closed.store(true, Ordering::SeqCst);
+        self.engine.load().close(cancel);
     }
 
     /// Whether requests are refused.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        process::has_ended() || self.engine.load().is_closed()
+        process::has_ended() || self.closed.load(Ordering::SeqCst)
+    }
+
+    /// See [`Engine::stats`]; of a closed one a forked child has none to count.
+    ///
+    /// # Errors
+    /// As [`Handle::engine`].
+    pub fn stats(&self) -> Result<Stats> {
+        match self.own() {
+            None if self.is_closed() => Ok(Stats::default()),
+            _ => Ok(self.engine()?.stats()),
+        }
     }
 
     /// This process's engine, where it has one already.
@@ -369,14 +370,14 @@ impl Handle {
             if self.setup.config.on_fork == OnFork::Error {
                 return Err(Error::Forked(engine.pid));
             }
-            if engine.is_closed() {
+            if self.closed.load(Ordering::SeqCst) {
                 return Err(Error::Closed);
             }
             let made = Arc::new(Engine::new(&self.setup)?);
             let previous = self.engine.compare_and_swap(&engine, Arc::clone(&made));
             if Arc::ptr_eq(&previous, &engine) {
-                // `close` may have found the parent's while this one was made.
-                if engine.is_closed() {
+                // Or `close` has found the parent's.
+                if self.closed.load(Ordering::SeqCst) {
                     made.close(false);
                 }
                 std::mem::forget(engine);

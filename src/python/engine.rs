@@ -149,10 +149,7 @@ impl ThreadSafeOCR {
 
     /// Counters so far, as a dict.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        // A closed one's child has not done anything.
-        let is_childs = self.handle.own().is_none() && self.handle.is_closed();
-        let engine = if is_childs { None } else { Some(self.engine(py)?) };
-        let stats = py.detach(|| engine.map(|engine| engine.stats()).unwrap_or_default());
+        let stats = exit::detach(py, || self.handle.stats())?;
         let dict = PyDict::new(py);
         dict.set_item("answered", stats.answered)?;
         dict.set_item("lines", stats.lines)?;
