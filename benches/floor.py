@@ -1,6 +1,6 @@
 """What this package adds to its networks: the bare networks' runs and whole reads of the same pages, in turns, A B A B.
 
-    python benches/floor.py [--precision f32|int8|fast|bf16|fast-bf16] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
+    python benches/floor.py [--precision f32|int8|fast|bf16] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
 
 The runs are those that ONNX Runtime writes down while each page is read alone (THREADSAFE_OCR_PROFILE): both looks of detection, every
 line's orientation and reading. The floor does them again from Python, on sessions of its own, one page after the other in one loop a core,
@@ -36,7 +36,7 @@ import onnxruntime as ort
 
 from threadsafe_ocr import ThreadSafeOCR, model_sets
 
-SET = {"f32": "v6-small", "int8": "v6-small-int8", "fast": "v6-cascade-int8", "bf16": "v6-small", "fast-bf16": "v6-cascade"}
+SET = {"f32": "v6-small", "int8": "v6-small-int8", "fast": "v6-cascade-int8", "bf16": "v6-small"}
 # A network and the shape of its input.
 Run = tuple[str, tuple[int, ...]]
 # By which an engine sees, when it is made, that detection works.
@@ -75,7 +75,7 @@ def openvino() -> list[ort.OrtEpDevice]:
 
 
 def read_by(precision: str, **options: Any) -> ThreadSafeOCR:
-    return ThreadSafeOCR(SET[precision], precision="bf16" if precision.endswith("bf16") else "f32", **options)
+    return ThreadSafeOCR(precision=precision, **options)
 
 
 def inputs(profile: Path) -> tuple[list[tuple[int, ...]], str]:
@@ -135,7 +135,7 @@ def loops(count: int, answers: int, answer: Callable[[int], None]) -> dict[str, 
 
 
 def floor(precision: str, files: list[Path], answers: int, taken: list[list[Run]]) -> dict[str, Any]:
-    in_bf16 = precision.endswith("bf16")
+    in_bf16 = precision == "bf16"
     sessions = {name: session(path, bf16=in_bf16 and name.startswith("rec")) for name, path in networks(precision).items()}
     names = {name: bare.get_inputs()[0].name for name, bare in sessions.items()}
     work = [[(name, pixels(pages.page(file), shape)) for name, shape in runs] for file, runs in zip(files, taken, strict=True)]
@@ -161,7 +161,7 @@ def whole(precision: str, files: list[Path], answers: int, clients: int) -> dict
     images = [pages.page(file) for file in files]
     with read_by(precision) as ocr:
         ocr.warmup()
-        list(ocr.read_many(images if precision.endswith("bf16") else images[:4]))
+        list(ocr.read_many(images if precision == "bf16" else images[:4]))
         return loops(clients, answers, lambda turn: ocr.read(images[turn % len(images)]))
 
 

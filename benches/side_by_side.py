@@ -55,7 +55,6 @@ ENGINES = {
     "ours_int8": 'threadsafe-ocr, precision="int8"',
     "ours_fast": 'threadsafe-ocr, precision="fast"',
     "ours_bf16": 'threadsafe-ocr, precision="bf16"',
-    "ours_fast_bf16": 'threadsafe-ocr, precision="fast" with OpenVINO',
     "ours_tiny": "threadsafe-ocr, v6-tiny",
 }
 OWN_PAGES = ("docs_en", "docs_zh", "scans_en")
@@ -172,7 +171,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     engines = [engine for engine in arguments.engines if engine != "tesseract" or shutil.which("tesseract")]
-    if not runtime.may_use_openvino():
+    if not (runtime.has_amx() and runtime.openvino()):
         engines = [engine for engine in engines if not engine.endswith("_bf16")]
     FOLDER.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}

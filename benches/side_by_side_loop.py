@@ -149,8 +149,7 @@ def ours(**settings: Any) -> Read:
 
 
 def ours_fast() -> Read:
-    """precision="fast" where OpenVINO is not installed."""
-    return ours(models="v6-cascade-int8")
+    return ours(precision="fast")
 
 
 def ours_int8() -> Read:
@@ -159,10 +158,6 @@ def ours_int8() -> Read:
 
 def ours_bf16() -> Read:
     return ours(precision="bf16")
-
-
-def ours_fast_bf16() -> Read:
-    return ours(precision="fast")
 
 
 def ours_tiny() -> Read:
@@ -182,7 +177,7 @@ def ours_rapid() -> Read:
 
 
 PEERS = (rapid, rapid_single, rapid_lock, rapid_pool, paddle, mineru, tesseract)
-MAKERS = (*PEERS, ours_rapid, ours, ours_int8, ours_fast, ours_bf16, ours_fast_bf16, ours_tiny)
+MAKERS = (*PEERS, ours_rapid, ours, ours_int8, ours_fast, ours_bf16, ours_tiny)
 ENGINES = {maker.__name__: maker for maker in MAKERS}
 
 

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::onnx::{Changes, Graph, Kind, Node, new, with_changes};
 use crate::rewrite::name;
+use crate::tiles::Products;
 use crate::{chains, tiled};
 
 /// The domain of the own operators.
@@ -86,9 +87,9 @@ const TO_ORDER: &[u64] = &[0, 3, 1, 2];
 pub(crate) const BLOCKED: &str = "com.microsoft.nchwc";
 
 /// An optimised network with own operators, for convolutions that have `block` channels in a block; these are
-/// [tiled](crate::convolution) too, if that is wanted, where they can be. `None` where nothing changes, or it is no model.
+/// [tiled](crate::convolution) too, where they can be and it is told how. `None` where nothing changes, or it is no model.
 #[must_use]
-pub fn with_own_operators(optimised: Vec<u8>, block: usize, is_tiled: bool) -> Option<Vec<u8>> {
+pub fn with_own_operators(optimised: Vec<u8>, block: usize, tiled: Option<Products>) -> Option<Vec<u8>> {
     let in_blocks = |graph: &Graph, changes: &mut Changes| {
         let mut walk = Walk::new(graph, block);
         for (&at, node) in &graph.nodes {
@@ -104,8 +105,8 @@ pub fn with_own_operators(optimised: Vec<u8>, block: usize, is_tiled: bool) -> O
     };
     change(&in_blocks);
     change(&chains::join);
-    if is_tiled {
-        change(&tiled::on_tiles);
+    if let Some(products) = tiled {
+        change(&|graph: &Graph, changes: &mut Changes| tiled::on_tiles(graph, changes, products));
     }
     model.extend(new::domain(DOMAIN));
     is_changed.then_some(model)
@@ -558,7 +559,7 @@ mod tests {
 
     /// The nodes after it, as [`told`].
     fn changed(graph: &[Vec<u8>]) -> Option<Vec<String>> {
-        with_own_operators(new::model(graph, "pixels", "result"), 8, false).map(|model| told(&model))
+        with_own_operators(new::model(graph, "pixels", "result"), 8, None).map(|model| told(&model))
     }
 
     #[test]
@@ -804,6 +805,6 @@ mod tests {
             graph.extend(tail("b"));
             assert_eq!(changed(&graph), None, "{channels} channels");
         }
-        assert_eq!(with_own_operators(b"no model".to_vec(), 8, true), None);
+        assert_eq!(with_own_operators(b"no model".to_vec(), 8, Some(Products::Three)), None);
     }
 }

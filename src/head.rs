@@ -10,7 +10,7 @@
 // Loops over lanes by their number, all in one place, are what the compiler makes vectors of.
 #![allow(clippy::inline_always, clippy::needless_bitwise_bool, clippy::needless_range_loop)]
 
-use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Split, Sums};
+use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Products, Split, Sums};
 use crate::vectors::{self, Loop, exp, multiply_add};
 
 /// Classes that are computed at once: two vectors of AVX2, or one of AVX-512.
@@ -266,7 +266,7 @@ impl Best<'_> {
     #[inline(always)]
     fn on_tiles<const FUSED: bool>(self, unit: Granted, tiles: &[f32]) -> Vec<(u32, f32)> {
         let Head { features, bias, .. } = self.head;
-        let mut unit = unit.take();
+        let mut unit = unit.take(Products::Three);
         // For every `PLACES` columns: their first features, their next ones, and so on. Blank columns fill up the last ones.
         let steps = features.div_ceil(2 * BLOCK);
         let looks = Looks::new((0..steps).map(|step| step * PLACES), 1);

@@ -27,7 +27,7 @@ use crate::schedule::Place;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::Pool;
-use crate::shapes;
+use crate::{shapes, tiles};
 
 static PROCESS: ArcSwapOption<Process> = ArcSwapOption::const_empty();
 
@@ -252,6 +252,8 @@ impl DeviceState {
         if let Some(error) = self.pool.ended() {
             return Err(error);
         }
+        // One set in both numbers is one where they are the same.
+        let precision = if precision == Precision::Fast && !tiles::is_there() { Precision::F32 } else { precision };
         let mut loaded = lock(&self.loaded);
         if let Some((.., nets)) = loaded.sets.iter().find(|(known, at, _)| (known, *at) == (set, precision)) {
             return Ok(Arc::clone(nets));
@@ -259,7 +261,7 @@ impl DeviceState {
         if self.device == Device::Cpu {
             self.load_side_by_side(&mut loaded, set, precision)?;
         }
-        let (det, det_group) = self.net(&mut loaded, &set.det, Precision::F32, "det")?;
+        let (det, det_group) = self.net(&mut loaded, &set.det, precision.of_detection(), "det")?;
         check_detection(&det, set)?;
         let take_pixels = det.session(0, false)?.takes_pixels();
         let rec = self.reader(&mut loaded, &set.rec, precision, "rec")?;
@@ -292,7 +294,7 @@ impl DeviceState {
             widths: match (take_pixels, precision) {
                 (true, _) => Some(&shapes::GPU),
                 (false, Precision::Bf16) => Some(&shapes::OPENVINO),
-                (false, Precision::F32) => None,
+                (false, Precision::F32 | Precision::Fast) => None,
             },
             ratio: parking_lot::Mutex::new(set.costs.usual()),
         });
@@ -306,12 +308,12 @@ impl DeviceState {
         // The longest first.
         let mut sessions = Vec::new();
         // OpenVINO compiles a network on threads of its own.
-        if precision == Precision::F32 {
+        if precision != Precision::Bf16 {
             for model in std::iter::once(&set.rec).chain(set.rec_first.as_ref().map(|(first, _)| first)) {
                 sessions.push((self.net(loaded, &model.file, precision, "rec")?.0, false));
             }
         }
-        let (det, _) = self.net(loaded, &set.det, Precision::F32, "det")?;
+        let (det, _) = self.net(loaded, &set.det, precision.of_detection(), "det")?;
         if self.pool_threads > 1 {
             sessions.push((Arc::clone(&det), true));
         }

@@ -31,7 +31,7 @@ use crate::onnx;
 use crate::operators::{self, Scale, Step};
 use crate::rewrite::{self, Rewritten};
 use crate::schedule::{Place, Stop};
-use crate::tiles::{self, BLOCK};
+use crate::tiles::{self, BLOCK, Products};
 use crate::vectors::noise;
 
 /// One environment a process, for ever: ONNX Runtime refuses a second one, and a forked child uses its parent's.
@@ -87,8 +87,17 @@ pub enum Precision {
     /// 32 bits, by ONNX Runtime's own kernels.
     #[default]
     F32,
+    /// f32, but detection's and recognition's convolutions multiply numbers rounded to bfloat16 where the processor has a matrix unit for it.
+    Fast,
     /// bfloat16, 8 bits of mantissa, where OpenVINO has it: for processors with AMX. A network's inputs and outputs stay f32.
     Bf16,
+}
+
+impl Precision {
+    /// Of a set's detection network: OpenVINO takes as long for every page of a new shape as it wins.
+    pub(crate) fn of_detection(self) -> Self {
+        if self == Self::Bf16 { Self::F32 } else { self }
+    }
 }
 
 /// Where and how a network runs.
@@ -601,7 +610,7 @@ fn build(
 ) -> Result<(ort::session::Session, Option<Head>)> {
     let device = target.device;
     let unloadable = |message: &str| match target.precision {
-        Precision::F32 => unloadable(path, message),
+        Precision::F32 | Precision::Fast => unloadable(path, message),
         Precision::Bf16 => no_bf16(path, message),
     };
     let unusable = |message: String| match device {
@@ -624,14 +633,15 @@ fn build(
         // A provider that is being added moves the list of devices.
         let _devices_stay = ENVIRONMENT.lock();
         let with = match (device, target.precision) {
-            (Device::Cpu, Precision::F32) => with_cpu(builder, environment, target, alone),
+            (Device::Cpu, Precision::F32 | Precision::Fast) => with_cpu(builder, environment, target, alone),
             (Device::Cpu, Precision::Bf16) => with_openvino(builder, environment, target.workers),
             (Device::Cuda(index), _) => with_cuda(builder, index),
         };
         with.map_err(|e| unusable(e.to_string()))
     };
     let profiled = || with_profile(builder()?).map_err(|e| unusable(e.to_string()));
-    let block = (target.precision == Precision::F32).then(rewrite::block).flatten();
+    let block = (target.precision != Precision::Bf16).then(rewrite::block).flatten();
+    let products = if target.precision == Precision::Fast { Products::One } else { Products::Three };
     // A file that cannot be read is the runtime's to complain about.
     let file = if device == Device::Cpu { std::fs::read(path).ok() } else { None };
     let rewritten = file.as_ref().and_then(|file| rewrite::rewritten(file, block));
@@ -641,7 +651,9 @@ fn build(
         Some(Rewritten { model: whole, head: None })
     };
     if let Some(Rewritten { model, head }) = rewritten.or_else(as_it_is) {
-        let own = block.and_then(|block| with_own_operators(builder, profiled, &model, head.is_some(), block));
+        let is_recogniser = head.is_some();
+        let own =
+            block.and_then(|block| with_own_operators(builder, profiled, &model, (is_recogniser, products), block));
         let made = match own {
             Some(session) => Some(session),
             None if is_rewritten => profiled()?.commit_from_memory(&model).ok(),
@@ -689,7 +701,7 @@ fn with_own_operators(
     builder: impl Fn() -> Result<SessionBuilder>,
     profiled: impl Fn() -> Result<SessionBuilder>,
     model: &[u8],
-    is_recogniser: bool,
+    (is_recogniser, products): (bool, Products),
     block: usize,
 ) -> Option<ort::session::Session> {
     if !HAS_OPERATORS.load(Ordering::Relaxed) {
@@ -699,16 +711,24 @@ fn with_own_operators(
     let is_recogniser = is_recogniser || optimised.outputs().iter().any(gives_columns);
     let sides = sample(optimised.inputs(), is_recogniser)?;
     use_large_pages_at_first(&optimised);
-    let mut with = |written: Vec<u8>, is_tiled: bool| {
-        let own = blocks::with_own_operators(written, block, is_tiled)?;
-        let mut made = with_operators(profiled().ok()?)?.commit_from_memory(&own).ok()?;
-        drop(own);
+    let own = |written: Vec<u8>, tiled| blocks::with_own_operators(written, block, tiled);
+    let made = |own: Vec<u8>| with_operators(profiled().ok()?)?.commit_from_memory(&own).ok();
+    let mut checked = |own: Vec<u8>| {
+        let mut made = made(own)?;
         agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
     };
-    // Not detection: of its map a pixel more or less, whose probability is off by a millionth, moves a box.
-    let is_tiled = is_recogniser && tiles::is_there();
-    let tiled = if is_tiled { with(written.clone(), true) } else { None };
-    tiled.or_else(|| with(written, false))
+    // In f32 not detection: of its map a pixel more or less, whose probability is off by a millionth, moves a box.
+    let is_tiled = (is_recogniser || products == Products::One) && tiles::is_there();
+    let tiled = if is_tiled { own(written.clone(), Some(Products::Three)).and_then(&mut checked) } else { None };
+    match (tiled, products) {
+        (None, _) => own(written, None).and_then(checked),
+        (Some(session), Products::Three) => Some(session),
+        (Some(session), Products::One) => {
+            let (plain, one) = (own(written.clone(), None), own(written, Some(products)));
+            // The same graph, in numbers of which such a check would tell little. Of integers nothing is tiled.
+            if one == plain { Some(session) } else { one.and_then(made).or(Some(session)) }
+        }
+    }
 }
 
 /// The model as ONNX Runtime optimises it for this processor, made, and as a file; `None` where that cannot be had. It writes to files alone.

@@ -7,23 +7,23 @@ use crate::blocks::{BLOCKED, DOMAIN, Own, is, quantizes};
 use crate::convolution::{Activation, Plan, Window};
 use crate::onnx::{Changes, Graph, Kind, Node, new};
 use crate::rewrite::name;
-use crate::tiles;
+use crate::tiles::{self, Products};
 
 /// Replaces all convolutions that the unit can do.
-pub(crate) fn on_tiles(graph: &Graph, changes: &mut Changes) {
+pub(crate) fn on_tiles(graph: &Graph, changes: &mut Changes, products: Products) {
     // A sum that is off by a millionth would round some integers to the other side.
     if graph.nodes.values().any(quantizes) {
         return;
     }
     for (&at, node) in &graph.nodes {
         let mut own = Changes::new();
-        if one(graph, at, node, &mut own).is_some() {
+        if one(graph, (at, node), products, &mut own).is_some() {
             changes.append(&mut own);
         }
     }
 }
 
-fn one(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Option<()> {
+fn one(graph: &Graph, (at, node): (usize, &Node), products: Products, changes: &mut Changes) -> Option<()> {
     let (&[map, weights, ref more @ ..], &[output]) = (&*node.inputs, &*node.outputs) else { return None };
     let is_plain = node.foreign == (BLOCKED, "Conv")
         && is(node, "dilations", 1)
@@ -78,7 +78,7 @@ fn one(graph: &Graph, at: usize, node: &Node, changes: &mut Changes) -> Option<(
     } else {
         bias.to_owned()
     };
-    let mut plan = Plan { window, activation, inputs: sides[1] / tiles::BLOCK };
+    let mut plan = Plan { window, activation, inputs: sides[1] / tiles::BLOCK, products };
     let mut given = output;
     if let (Activation::None, true, Some((gelu_at, gelu))) =
         (activation, graph.is_used_once(output), graph.users(output).next())
@@ -118,9 +118,13 @@ mod tests {
         new::node_of(DOMAIN, "Gelu", &[value], output, &[])
     }
 
+    fn in_three(graph: &Graph, changes: &mut Changes) {
+        on_tiles(graph, changes, Products::Three);
+    }
+
     /// The nodes after it.
     fn tiled(graph: &[Vec<u8>]) -> Option<Vec<String>> {
-        let (model, ()) = with_changes(&new::model(graph, "pixels", "result"), on_tiles)?;
+        let (model, ()) = with_changes(&new::model(graph, "pixels", "result"), in_three)?;
         let part = |line: String| line.replace('\u{1f}', ".");
         Some(told(&model).into_iter().map(part).collect())
     }
@@ -197,13 +201,14 @@ mod tests {
                 &[&new::text("auto_pad", "SAME_UPPER"), &new::text("activation", "Relu")],
             ),
         ];
-        let (model, ()) = with_changes(&new::model(&graph, "pixels", "result"), on_tiles).unwrap();
+        let (model, ()) = with_changes(&new::model(&graph, "pixels", "result"), in_three).unwrap();
         let _ = with_changes(&model, |graph, _| {
             let numbers = graph.constant(&name("result", "window")).unwrap().values;
             let window = Window { kernel: [2, 2], strides: [1, 1], pads: [0, 0, 1, 1] };
-            assert_eq!(Plan::of_numbers(&numbers), Some(Plan { window, activation: Activation::Relu, inputs: 1 }));
+            let wanted = Plan { window, activation: Activation::Relu, inputs: 1, products: Products::Three };
+            assert_eq!(Plan::of_numbers(&numbers), Some(wanted));
         });
-        assert_eq!(Plan::of_numbers(&[1.0; 9]), None);
-        assert_eq!(Plan::of_numbers(&[7.0; 10]), None);
+        assert_eq!(Plan::of_numbers(&[1.0; 10]), None);
+        assert_eq!(Plan::of_numbers(&[7.0; 11]), None);
     }
 }

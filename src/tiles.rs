@@ -20,6 +20,15 @@ const STEP: usize = 2 * BLOCK;
 /// As many numbers of f32 have a tile's bytes.
 const TILE: usize = 256;
 
+/// How many products of bf16 stand for one of f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// First bits by first ones, 8 of f32's 24.
+    One,
+    /// All but next by next: 16 bits.
+    Three,
+}
+
 /// Numbers that [`tiles`] have of a step and a block of outputs.
 pub(crate) const OF_STEP: usize = 2 * TILE;
 
@@ -134,7 +143,7 @@ pub fn is_there() -> bool {
 /// Elsewhere there is none.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod none {
-    use super::{BLOCK, Looks, Split, Sums};
+    use super::{BLOCK, Looks, Products, Split, Sums};
 
     #[derive(Debug, Clone, Copy)]
     pub(crate) enum Granted {}
@@ -144,7 +153,7 @@ mod none {
     }
 
     impl Granted {
-        pub(crate) fn take(self) -> Unit {
+        pub(crate) fn take(self, _: Products) -> Unit {
             match self {}
         }
     }
@@ -178,7 +187,7 @@ mod unit {
     use std::mem::transmute;
     use std::sync::OnceLock;
 
-    use super::{BLOCK, Looks, STEP, Split, Sums};
+    use super::{BLOCK, Looks, Products, STEP, Split, Sums};
 
     /// That this process may use such a unit.
     #[derive(Debug, Clone, Copy)]
@@ -238,6 +247,7 @@ mod unit {
     /// The unit of the core that this thread runs on, its tiles in shape. Between two calls nothing is in them. ONNX Runtime's kernels and oneDNN's use
     /// it too, and look at the shapes before.
     pub(crate) struct Unit {
+        products: Products,
         /// The shapes are this thread's.
         stays: PhantomData<*const ()>,
     }
@@ -245,24 +255,26 @@ mod unit {
     // Who has one of these may do what they stand for; of what it is made no method looks at anything.
     #[allow(clippy::unused_self)]
     impl Granted {
-        pub(crate) fn take(self) -> Unit {
+        pub(crate) fn take(self, products: Products) -> Unit {
             if TAKEN.replace(TAKEN.get() + 1) == 0 {
                 // SAFETY: the processor has the instruction, and the shapes are valid.
                 unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
             }
-            Unit { stays: PhantomData }
+            Unit { products, stays: PhantomData }
         }
     }
 
-    #[allow(clippy::unused_self)]
     impl Unit {
-        /// A block of inputs and the next one, which is 0 where there is none, place by place.
+        /// A block of inputs and the next one, which is 0 where there is none, place by place; for one product their first bits alone.
         pub(crate) fn split(&self, a: &[[f32; BLOCK]], b: Option<&[[f32; BLOCK]]>, splits: &mut [Split]) {
+            let nothing = std::iter::repeat(&[0.0; BLOCK]);
             // SAFETY: the processor has what it needs, or nothing had been granted.
             unsafe {
-                match b {
-                    Some(b) => split_all(a.iter().zip(b), splits),
-                    None => split_all(a.iter().zip(std::iter::repeat(&[0.0; BLOCK])), splits),
+                match (self.products, b) {
+                    (Products::Three, Some(b)) => split_all::<true>(a.iter().zip(b), splits),
+                    (Products::Three, None) => split_all::<true>(a.iter().zip(nothing), splits),
+                    (Products::One, Some(b)) => split_all::<false>(a.iter().zip(b), splits),
+                    (Products::One, None) => split_all::<false>(a.iter().zip(nothing), splits),
                 }
             }
         }
@@ -280,11 +292,15 @@ mod unit {
             assert!(
                 inputs.len() >= looks.reach && !looks.offsets.is_empty() && weights.len() == blocks * looks.weights()
             );
-            let run = match (count > BLOCK, blocks) {
-                (true, 2) => two_by_two,
-                (true, 1) => two_by_one,
-                (false, 2) => one_by_two,
-                (false, 1) => one_by_one,
+            let run = match (self.products, count > BLOCK, blocks) {
+                (Products::Three, true, 2) => two_by_two,
+                (Products::Three, true, 1) => two_by_one,
+                (Products::Three, false, 2) => one_by_two,
+                (Products::Three, false, 1) => one_by_one,
+                (Products::One, true, 2) => first_two_by_two,
+                (Products::One, true, 1) => first_two_by_one,
+                (Products::One, false, 2) => first_one_by_two,
+                (Products::One, false, 1) => first_one_by_one,
                 _ => unreachable!("one block of outputs, or two"),
             };
             // SAFETY: the tiles have their shapes. `inputs` reach as far as they are looked at, and `weights` are those of all steps.
@@ -303,18 +319,25 @@ mod unit {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn split_all<'a>(inputs: impl Iterator<Item = (&'a [f32; BLOCK], &'a [f32; BLOCK])>, splits: &mut [Split]) {
+    fn split_all<'a, const NEXT: bool>(
+        inputs: impl Iterator<Item = (&'a [f32; BLOCK], &'a [f32; BLOCK])>,
+        splits: &mut [Split],
+    ) {
+        // SAFETY: both are 512 bits.
+        let bits = |all| unsafe { transmute::<__m512bh, [u16; STEP]>(all) };
         for (split, (a, b)) in splits.iter_mut().zip(inputs) {
             // SAFETY: sixteen numbers each.
             let (a, b) = unsafe { (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())) };
             let first = _mm512_cvtne2ps_pbh(b, a);
+            split.first = bits(first);
+            if !NEXT {
+                continue;
+            }
             // SAFETY: both are 512 bits.
             let [of_a, of_b] = unsafe { transmute::<__m512bh, [__m256i; 2]>(first) };
             let number = |bits| -> __m512 { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) };
             let next = _mm512_cvtne2ps_pbh(_mm512_sub_ps(b, number(of_b)), _mm512_sub_ps(a, number(of_a)));
-            // SAFETY: both are 512 bits.
-            let bits = |all| unsafe { transmute::<__m512bh, [u16; STEP]>(all) };
-            *split = Split { first: bits(first), next: bits(next) };
+            split.next = bits(next);
         }
     }
 
@@ -451,6 +474,64 @@ mod unit {
             "tdpbf16ps tmm0, tmm5, tmm6",
             "tdpbf16ps tmm0, tmm4, tmm7"
         ],
+        ["tilestored [{sums} + {row}], tmm0"]
+    );
+
+    kernel!(
+        first_two_by_two,
+        "add {weights}, 4096",
+        ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
+        [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm4, tmm7",
+            "tileloadd tmm5, [{second} + {stride}]",
+            "tdpbf16ps tmm1, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7"
+        ],
+        [
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 1024], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2",
+            "tilestored [{sums} + {row} + 3072], tmm3"
+        ]
+    );
+
+    kernel!(
+        first_two_by_one,
+        "add {weights}, 2048",
+        ["tilezero tmm0", "tilezero tmm1"],
+        [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{second} + {stride}]",
+            "tdpbf16ps tmm1, tmm5, tmm6"
+        ],
+        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 1024], tmm1"]
+    );
+
+    kernel!(
+        first_one_by_two,
+        "add {weights}, 4096",
+        ["tilezero tmm0", "tilezero tmm2"],
+        [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm4, tmm7"
+        ],
+        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 2048], tmm2"]
+    );
+
+    kernel!(
+        first_one_by_one,
+        "add {weights}, 2048",
+        ["tilezero tmm0"],
+        ["tileloadd tmm4, [{first} + {stride}]", "tileloadd tmm6, [{weights} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6"],
         ["tilestored [{sums} + {row}], tmm0"]
     );
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from threadsafe_ocr import _core, card_models, documents, model_sets, rendering, runtime, waiting
-from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, ModelLoadError, OcrError
+from threadsafe_ocr.exceptions import ConfigError, EngineUnavailableError, OcrError
 from threadsafe_ocr.inputs import Source, source
 from threadsafe_ocr.options import CallOptions, Color, Options, Settings
 from threadsafe_ocr.result import OcrResult, TextLine, from_raw
@@ -73,24 +73,16 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
             runtime.start(on)
             replaced = {} if on == "cpu" else card_models.on_card(given, numbers)
 
-            def engine(models: Any, *, bf16: bool = False) -> ThreadSafeOCR:
-                if bf16:
-                    runtime.start_openvino()
-                made: ThreadSafeOCR = new(models, {**native, "replaced": replaced, "device": on, "bf16": bf16})
-                made._device = on
-                return made
-
-            if on != "cpu" or numbers != "fast":
-                return engine(given, bf16=numbers == "bf16")
-            in_integers = model_sets.in_integers(given)
-            if not runtime.may_use_openvino():
-                return engine(in_integers)
-            try:
-                return engine(given, bf16=True)
-            except (EngineUnavailableError, ModelLoadError) as error:
-                made = engine(in_integers)
-                runtime.do_without_openvino(error)
-                return made
+            is_fast = on == "cpu" and numbers == "fast"
+            if numbers == "bf16":
+                runtime.start_openvino()
+            of_cpu = "fast" if is_fast else "bf16" if numbers == "bf16" else "f32"
+            made: ThreadSafeOCR = new(
+                model_sets.in_integers(given) if is_fast else given,
+                {**native, "replaced": replaced, "device": on, "precision": of_cpu},
+            )
+            made._device = on
+            return made
 
         if chosen == "auto" and numbers not in of_cpus and runtime.may_use_gpu():
             try:

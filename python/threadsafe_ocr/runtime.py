@@ -75,7 +75,6 @@ def has_gpu_flavour() -> bool:
 
 _started = False
 _gpu_failed = False
-_openvino_failed = False
 
 
 def start(device: str) -> None:
@@ -121,7 +120,7 @@ def start_openvino() -> None:
         raise EngineUnavailableError(
             'precision="bf16" needs a processor with AMX, on Linux, and this is not one; use "f32", "int8" or "fast"'
         )
-    library = _openvino()
+    library = openvino()
     if library is None:
         raise EngineUnavailableError(
             'precision="bf16" needs OpenVINO for ONNX Runtime: pip install "onnxruntime-ep-openvino>=1.8" "onnxruntime>=1.23"; without it '
@@ -130,19 +129,8 @@ def start_openvino() -> None:
     _core.add_openvino(str(library))
 
 
-def may_use_openvino() -> bool:
-    """Whether precision="fast" tries bfloat16: where the processor can, who installed OpenVINO has it in mind; until it fails."""
-    return not _openvino_failed and has_amx() and _openvino() is not None
-
-
-def do_without_openvino(error: OcrError) -> None:
-    """precision="fast" found that OpenVINO does not work: says why, once."""
-    global _openvino_failed
-    _openvino_failed = True
-    logging.getLogger("threadsafe_ocr").warning('precision="fast" computes without OpenVINO although it is installed: %s', error)
-
-
-def _openvino() -> Path | None:
+def openvino() -> Path | None:
+    """OpenVINO's provider for ONNX Runtime, where it is installed."""
     spec = importlib.util.find_spec("onnxruntime_ep_openvino")
     return Path(spec.origin).with_name("libonnxruntime_providers_openvino_plugin.so") if spec and spec.origin else None
 

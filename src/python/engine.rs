@@ -111,11 +111,11 @@ impl ThreadSafeOCR {
         settings.take_options(&mut options)?;
         let mut device = String::from("cpu");
         settings.take("device", &mut device)?;
-        let mut bf16 = false;
-        settings.take("bf16", &mut bf16)?;
+        let mut precision = String::from("f32");
+        settings.take("precision", &mut precision)?;
         settings.finish()?;
         let (models, device) = (model_spec(models)?, parse_device(&device)?);
-        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        let precision = parse_precision(&precision)?;
         let setup = Setup { models, model_folder, replaced, device, precision, config, device_config };
         let handle = exit::detach(py, || Handle::new(setup))?;
         Ok(Self { handle, options })
@@ -237,6 +237,15 @@ fn model_spec(models: &Bound<'_, PyAny>) -> PyResult<ModelSpec> {
     match path.to_str() {
         Some(name) if !path.is_dir() && !name.contains(['/', '\\']) => Ok(ModelSpec::Named(name.into())),
         _ => Ok(ModelSpec::Folder(path)),
+    }
+}
+
+fn parse_precision(name: &str) -> PyResult<Precision> {
+    match name {
+        "f32" => Ok(Precision::F32),
+        "fast" => Ok(Precision::Fast),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err(ConfigError::new_err(format!("precision={name:?}; it can be \"f32\", \"fast\" or \"bf16\""))),
     }
 }
 

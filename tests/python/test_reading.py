@@ -71,28 +71,6 @@ def test_lines_of_the_same_pixels_are_read_once_and_answered_each(ocr: ThreadSaf
     assert runs(ocr) - before == 3, "a shade makes another line"
 
 
-def test_the_fast_precision_reads_again_what_its_first_reader_cannot_know(ocr: ThreadSafeOCR) -> None:
-    """The small recogniser has few traditional characters and takes others for them without a doubt."""
-    page = PAGES.parent / "traditional.png"
-    with ThreadSafeOCR("v6-cascade-int8") as named, ThreadSafeOCR(precision="fast") as fast:
-        assert [line.text for line in fast.read(page).lines] == [line.text for line in ocr.read(page).lines]
-        assert key(named.read(page)) == key(fast.read(page))
-
-
-def test_the_fast_precision_leaves_a_page_that_it_is_not_sure_of_to_the_other_reader() -> None:
-    page = PAGES / "derived" / "qyxf-book-doc-p008_phone.jpg"
-    with ThreadSafeOCR(precision="fast") as fast, ThreadSafeOCR(precision="int8") as other:
-        assert key(fast.read(page)) == key(other.read(page))
-
-
-def test_the_fast_precision_reads_print_as_well(ocr: ThreadSafeOCR) -> None:
-    page = PAGES / "docs_zh" / "qyxf-book-doc-p005.png"
-    with ThreadSafeOCR(precision="fast") as fast:
-        read, again = fast.read(page), ocr.read(page)
-    assert difflib.SequenceMatcher(None, "".join(read.text.split()), "".join(again.text.split()), autojunk=False).ratio() > 0.99
-    assert key(read) != key(again), "it is another reader"
-
-
 @pytest.mark.parametrize("path", FORMATS, ids=lambda path: path.name)
 def test_every_format_reads_the_same_text(ocr: ThreadSafeOCR, band: OcrResult, path: Path) -> None:
     page = ocr.read(path)

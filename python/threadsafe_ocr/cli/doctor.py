@@ -132,13 +132,13 @@ def precision() -> Finding:
     said = 'f32 unless another is named; precision="fast" costs about half the CPU time and reads nearly as well, '
     said += f'"int8" two thirds to four fifths{on_card}'
     openvino = 'pip install --upgrade onnxruntime-ep-openvino "onnxruntime>=1.23"'
-    if runtime.may_use_openvino():
+    if runtime.has_amx() and runtime.openvino():
         try:
             runtime.start("cpu")
             runtime.start_openvino()
         except OcrError as error:
             return Finding("precision", f"{said}; OpenVINO is installed and cannot be used: {error}", openvino)
-        said += '; "bf16" costs three quarters and reads within 0.1 points of f32, and "fast" computes in it here'
+        said += '; "bf16" costs three quarters and reads within 0.1 points of f32'
     elif runtime.has_amx():
         said += f'; this processor has AMX: "bf16" costs three quarters and reads within 0.1 points of f32; it needs {openvino}'
     return Finding("precision", said)
