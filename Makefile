@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .cache/wheel
 GOLDEN ?=
-PYTHON_FILES := python tests/python tests/compat tests/deploy tests/documents tests/mineru tests/openvino tests/page tests/plugin tests/wheel examples benches
+PYTHON_FILES := python tests/python tests/compat tests/deploy tests/documents tests/mineru tests/page tests/plugin tests/wheel examples benches
 
-.PHONY: demo test soak before-after bench bench-floor bench-growth bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-compat test-page test-deploy test-container test-gpu test-openvino bench-gpu test-mineru test-mineru4 test-mineru-torch test-mineru-paddle clean
+.PHONY: demo test soak before-after bench bench-floor bench-growth bench-serve bench-load install wheel third-party lint test-rust test-python test-documents test-golden test-flavours test-wheel test-plugin test-compat test-page test-deploy test-container test-gpu bench-gpu test-mineru test-mineru4 test-mineru-torch test-mineru-paddle clean
 
 demo: $(VENV)/made
 	@echo "Building the wheel with cargo and installing it into $(VENV), with numpy and onnxruntime: some minutes without a word."
@@ -129,12 +129,6 @@ test-gpu:
 	$(PYTHON) -m venv .cache/gpu && .cache/gpu/bin/pip install --quiet ".[test,gpu]" torch && \
 	.cache/gpu/bin/pip uninstall --quiet --yes onnxruntime && .cache/gpu/bin/pip install --quiet "onnxruntime-gpu[cuda,cudnn]>=1.23" && \
 	.cache/gpu/bin/python -m pytest tests/gpu --timeout 600 -rP; fi
-
-# bfloat16 on a processor with AMX: text against f32's, threads, forks, the end.
-test-openvino:
-	@if ! grep -qs amx_bf16 /proc/cpuinfo; then echo "test-openvino: this processor has no AMX, so nothing was tested"; else \
-	$(PYTHON) -m venv .cache/openvino && .cache/openvino/bin/pip install --quiet ".[openvino]" pytest pytest-timeout && \
-	.cache/openvino/bin/python -m pytest tests/openvino --timeout 300 -rP; fi
 
 # Both of this package's precisions on a card and RapidOCR's GPU route, the same two dense pages.
 bench-gpu:

@@ -1,18 +1,17 @@
 """What this package adds to its networks: the bare networks' runs and whole reads of the same pages, in turns, A B A B.
 
-    python benches/floor.py [--precision f32|int8|fast|bf16] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
+    python benches/floor.py [--precision f32|int8|fast] [--clients 16] [--answers 48] [--rounds 3] [PAGE...]
 
 The runs are those that ONNX Runtime writes down while each page is read alone (THREADSAFE_OCR_PROFILE): both looks of detection, every
 line's orientation and reading. The floor does them again from Python, on sessions of its own, one page after the other in one loop a core,
-each of one thread; recognisers in bfloat16 (the extra [openvino], a processor with AMX) in OpenVINO, with a stream for each loop. The pages
-are arrays, those of tests/data/pages where none is given. Prints CPU seconds a page, pages/s, both ratios, and what of the floor is whose.
+each of one thread, all in ONNX Runtime's own kernels. The pages are arrays, those of tests/data/pages where none is given. Prints CPU
+seconds a page, pages/s, both ratios, and what of the floor is whose.
 Needs Linux and a machine without other work.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import statistics
@@ -36,7 +35,7 @@ import onnxruntime as ort
 
 from threadsafe_ocr import ThreadSafeOCR, model_sets
 
-SET = {"f32": "v6-small", "int8": "v6-small-int8", "fast": "v6-cascade-int8", "bf16": "v6-small"}
+SET = {"f32": "v6-small", "int8": "v6-small-int8", "fast": "v6-cascade-int8"}
 # A network and the shape of its input.
 Run = tuple[str, tuple[int, ...]]
 # By which an engine sees, when it is made, that detection works.
@@ -50,28 +49,12 @@ def networks(precision: str) -> dict[str, str]:
     return {part: str(model_sets.part(name, part) / "inference.onnx") for part in parts}
 
 
-def session(path: str, profile: Path | None = None, *, bf16: bool = False) -> ort.InferenceSession:
+def session(path: str, profile: Path | None = None) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    if not bf16:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    # As the package does: src/runtime.rs.
-    streams = str(measure.cores())
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": streams}
-    settings |= {"ENABLE_HYPER_THREADING": "YES", "ENABLE_CPU_PINNING": "NO"}
-    options.add_provider_for_devices(openvino(), {"load_config": json.dumps({"CPU": settings})})
-    return ort.InferenceSession(path, options)
-
-
-@functools.cache
-def openvino() -> list[ort.OrtEpDevice]:
-    import onnxruntime_ep_openvino as plugin
-
-    ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
-    wanted = (plugin.get_ep_name(), ort.OrtHardwareDeviceType.CPU)
-    return [device for device in ort.get_ep_devices() if (device.ep_name, device.device.type) == wanted]
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def read_by(precision: str, **options: Any) -> ThreadSafeOCR:
@@ -79,7 +62,7 @@ def read_by(precision: str, **options: Any) -> ThreadSafeOCR:
 
 
 def inputs(profile: Path) -> tuple[list[tuple[int, ...]], str]:
-    """Of every page or line in a session's profile the shape, and by whom: the first weights (OpenVINO tells none), a line or not."""
+    """Of every page or line in a session's profile the shape, and by whom: the first weights, a line or not."""
     found = []
     for event in json.loads(profile.read_text()):
         shapes = [next(iter(shape.values())) for shape in event["args"].get("input_type_shape", [])]
@@ -106,9 +89,7 @@ def record(precision: str, files: list[Path]) -> list[list[Run]]:
             subprocess.run(command, env={**os.environ, "THREADSAFE_OCR_PROFILE": str(folder / f"page{i}")}, check=True)
             profiles = list(folder.glob(f"page{i}-*.json"))
             sessions = sorted((told for profile in profiles if (told := inputs(profile))[0]), key=lambda told: len(told[0]), reverse=True)
-            # Of those that tell no weights a cascade's first recogniser reads all lines, the other some of them.
-            untold = iter(["rec_first", "rec"] if "rec_first" in owners.values() else ["rec"])
-            names = [owners.get(owner) or next(untold) for _, owner in sessions]
+            names = [owners[owner] for _, owner in sessions]
             taken.append([(name, shape) for name, (runs, _) in zip(names, sessions, strict=True) for shape in runs])
             taken[-1].remove(TRIAL)
             for profile in profiles:
@@ -135,8 +116,7 @@ def loops(count: int, answers: int, answer: Callable[[int], None]) -> dict[str, 
 
 
 def floor(precision: str, files: list[Path], answers: int, taken: list[list[Run]]) -> dict[str, Any]:
-    in_bf16 = precision == "bf16"
-    sessions = {name: session(path, bf16=in_bf16 and name.startswith("rec")) for name, path in networks(precision).items()}
+    sessions = {name: session(path) for name, path in networks(precision).items()}
     names = {name: bare.get_inputs()[0].name for name, bare in sessions.items()}
     work = [[(name, pixels(pages.page(file), shape)) for name, shape in runs] for file, runs in zip(files, taken, strict=True)]
     used: Counter[str] = Counter()
@@ -147,10 +127,10 @@ def floor(precision: str, files: list[Path], answers: int, taken: list[list[Run]
             sessions[name].run(None, {names[name]: tensor})
             used[name] += time.process_time() - start
 
-    for turn in range(len(work) if in_bf16 else min(len(work), 4)):
+    for turn in range(min(len(work), 4)):
         answer(turn)
     figures = loops(measure.cores(), answers, answer)
-    # OpenVINO computes on threads of its own, so whose the time is shows when nothing else runs.
+    # The clock is the process's, so whose the time is shows when nothing else runs.
     used.clear()
     for turn in range(len(work)):
         answer(turn)
@@ -161,7 +141,7 @@ def whole(precision: str, files: list[Path], answers: int, clients: int) -> dict
     images = [pages.page(file) for file in files]
     with read_by(precision) as ocr:
         ocr.warmup()
-        list(ocr.read_many(images if precision == "bf16" else images[:4]))
+        list(ocr.read_many(images[:4]))
         return loops(clients, answers, lambda turn: ocr.read(images[turn % len(images)]))
 
 

@@ -31,7 +31,7 @@ import chart
 import measure
 import score
 
-from threadsafe_ocr import runtime
+from threadsafe_ocr import _core
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".cache" / "bench"
@@ -171,8 +171,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     engines = [engine for engine in arguments.engines if engine != "tesseract" or shutil.which("tesseract")]
-    if not (runtime.has_amx() and runtime.openvino()):
-        engines = [engine for engine in engines if not engine.endswith("_bf16")]
+    if not _core.has_matrix_unit():
+        engines.remove("ours_bf16")
     FOLDER.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for folder in arguments.sets:

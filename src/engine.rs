@@ -27,6 +27,7 @@ use crate::runtime::{Device, Precision};
 use crate::schedule::executor::Progress;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::{PoolStats, panic_message};
+use crate::tiles;
 
 /// What an engine is made from.
 #[derive(Debug, Clone, PartialEq)]
@@ -191,6 +192,13 @@ impl Engine {
     pub fn new(setup: &Setup) -> Result<Self> {
         setup.config.validate()?;
         setup.device_config.validate()?;
+        if setup.precision == Precision::Bf16 && !tiles::is_there() {
+            return Err(Error::Unavailable(
+                "precision=\"bf16\" needs a processor with AMX, on Linux on x86-64, which is not here, or THREADSAFE_OCR_AMX=0 keeps from it; \
+                 use \"f32\", \"int8\" or \"fast\""
+                    .into(),
+            ));
+        }
         let set = ModelSet::find(&setup.models, &setup.model_folder)?.with(&setup.replaced);
         let (process, device) = Process::open(setup.device, &setup.device_config)?;
         let nets = device.nets(&set, setup.precision).inspect_err(|_| process.give_up(&device))?;

@@ -59,7 +59,7 @@ pub(crate) fn has_ended() -> bool {
     ENDED.load(Ordering::SeqCst)
 }
 
-/// Waits until nobody is inside, at most `patience`. At exit: the statics of ONNX Runtime and of OpenVINO must not go while a session is made.
+/// Waits until nobody is inside, at most `patience`. At exit: the statics of ONNX Runtime must not go while a session is made.
 pub(crate) fn wait_until_outside(patience: Duration) {
     let waited = CHANGED.wait_timeout_while(lock(), patience, |state| state.inside > 0);
     drop(waited.unwrap_or_else(PoisonError::into_inner));

@@ -266,8 +266,7 @@ impl Model for Stages {
         let (height, width) = match last.work {
             Work::Detect { .. } => (32, 32),
             Work::Orient { .. } => (line::HEIGHT, orientation::WIDTH),
-            // The least width that lines have in OpenVINO; another one would be compiled for this alone, and kept.
-            Work::Recognize { .. } => (line::HEIGHT, shapes::OPENVINO[0] as usize),
+            Work::Recognize { .. } => (line::HEIGHT, 160),
         };
         // What is not given back now will be by the next run.
         if let Ok(session) = last.net.session(0, false)

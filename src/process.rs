@@ -27,7 +27,7 @@ use crate::schedule::Place;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::Pool;
-use crate::{shapes, tiles};
+use crate::shapes;
 
 static PROCESS: ArcSwapOption<Process> = ArcSwapOption::const_empty();
 
@@ -252,8 +252,6 @@ impl DeviceState {
         if let Some(error) = self.pool.ended() {
             return Err(error);
         }
-        // One set in both numbers is one where they are the same.
-        let precision = if precision == Precision::Fast && !tiles::is_there() { Precision::F32 } else { precision };
         let mut loaded = lock(&self.loaded);
         if let Some((.., nets)) = loaded.sets.iter().find(|(known, at, _)| (known, *at) == (set, precision)) {
             return Ok(Arc::clone(nets));
@@ -261,7 +259,7 @@ impl DeviceState {
         if self.device == Device::Cpu {
             self.load_side_by_side(&mut loaded, set, precision)?;
         }
-        let (det, det_group) = self.net(&mut loaded, &set.det, precision.of_detection(), "det")?;
+        let (det, det_group) = self.net(&mut loaded, &set.det, precision, "det")?;
         check_detection(&det, set)?;
         let take_pixels = det.session(0, false)?.takes_pixels();
         let rec = self.reader(&mut loaded, &set.rec, precision, "rec")?;
@@ -291,11 +289,7 @@ impl DeviceState {
             groups: [det_group, cls_group],
             run_size: self.run_size,
             take_pixels,
-            widths: match (take_pixels, precision) {
-                (true, _) => Some(&shapes::GPU),
-                (false, Precision::Bf16) => Some(&shapes::OPENVINO),
-                (false, Precision::F32 | Precision::Fast) => None,
-            },
+            widths: take_pixels.then_some(&shapes::GPU),
             ratio: parking_lot::Mutex::new(set.costs.usual()),
         });
         loaded.sets.push((set.clone(), precision, Arc::clone(&nets)));
@@ -307,13 +301,10 @@ impl DeviceState {
     fn load_side_by_side(&self, loaded: &mut Loaded, set: &ModelSet, precision: Precision) -> Result<()> {
         // The longest first.
         let mut sessions = Vec::new();
-        // OpenVINO compiles a network on threads of its own.
-        if precision != Precision::Bf16 {
-            for model in std::iter::once(&set.rec).chain(set.rec_first.as_ref().map(|(first, _)| first)) {
-                sessions.push((self.net(loaded, &model.file, precision, "rec")?.0, false));
-            }
+        for model in std::iter::once(&set.rec).chain(set.rec_first.as_ref().map(|(first, _)| first)) {
+            sessions.push((self.net(loaded, &model.file, precision, "rec")?.0, false));
         }
-        let (det, _) = self.net(loaded, &set.det, precision.of_detection(), "det")?;
+        let (det, _) = self.net(loaded, &set.det, precision, "det")?;
         if self.pool_threads > 1 {
             sessions.push((Arc::clone(&det), true));
         }
@@ -353,7 +344,7 @@ impl DeviceState {
             return Ok((Arc::clone(net), *group));
         }
         let count = loaded.nets.len();
-        let target = Target { device: self.device, precision, workers: cores(), pool_threads: self.pool_threads };
+        let target = Target { device: self.device, precision, pool_threads: self.pool_threads };
         let net = Arc::new(Net::new(count as u64, path, target));
         let group = match (self.group, self.device) {
             (Some(group), _) => group,
@@ -438,7 +429,7 @@ pub fn end() {
     if let Some(process) = own() {
         process.stop();
     }
-    // Another thread may be loading the first models; OpenVINO takes seconds for one.
+    // Another thread may be loading the first models.
     fork::wait_until_outside(Duration::from_secs(10));
 }
 

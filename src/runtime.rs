@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ort::AsPointer;
 use ort::environment::Environment;
@@ -56,10 +56,6 @@ const LARGE_PAGE: usize = 2 << 20;
 /// GPUs that fail every further call of this process. Their sessions are leaked: to drop one would call CUDA again.
 static LOST: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
-/// The process in which a session of OpenVINO ended last. OpenVINO gives such a session's threads to the next one, and in a forked child they
-/// are not there: it would wait for them for ever. Threads of sessions that are still open it leaves alone.
-static OPENVINO_LEFT: AtomicU32 = AtomicU32::new(0);
-
 /// Whether ONNX Runtime knows the domain of own operators; without, no network gets any.
 static HAS_OPERATORS: AtomicBool = AtomicBool::new(false);
 
@@ -87,17 +83,8 @@ pub enum Precision {
     /// 32 bits, by ONNX Runtime's own kernels.
     #[default]
     F32,
-    /// f32, but detection's and recognition's convolutions multiply numbers rounded to bfloat16 where the processor has a matrix unit for it.
-    Fast,
-    /// bfloat16, 8 bits of mantissa, where OpenVINO has it: for processors with AMX. A network's inputs and outputs stay f32.
+    /// f32, but convolutions multiply numbers rounded to bfloat16, 8 bits of mantissa, on the processor's [matrix unit](tiles::is_there).
     Bf16,
-}
-
-impl Precision {
-    /// Of a set's detection network: OpenVINO takes as long for every page of a new shape as it wins.
-    pub(crate) fn of_detection(self) -> Self {
-        if self == Self::Bf16 { Self::F32 } else { self }
-    }
 }
 
 /// Where and how a network runs.
@@ -107,33 +94,19 @@ pub struct Target {
     pub device: Device,
     /// In which numbers on a CPU; elsewhere the model's own.
     pub precision: Precision,
-    /// A CPU's runs side by side, of one thread each.
-    pub workers: usize,
     /// Threads of a CPU's run that may use all cores; 1: there is none.
     pub pool_threads: usize,
-}
-
-impl Target {
-    /// A session of it ended, or was not finished.
-    fn mark_end(&self) {
-        if self.precision == Precision::Bf16 {
-            OPENVINO_LEFT.store(std::process::id(), Ordering::Relaxed);
-        }
-    }
 }
 
 impl Default for Target {
     /// One thread of a CPU.
     fn default() -> Self {
-        Self { device: Device::Cpu, precision: Precision::F32, workers: 1, pool_threads: 1 }
+        Self { device: Device::Cpu, precision: Precision::F32, pool_threads: 1 }
     }
 }
 
 /// ONNX Runtime's provider for the processor, by the name that its devices have.
 const CPU: &str = "CPUExecutionProvider";
-/// OpenVINO's.
-const OPENVINO: &str = "OpenVINOExecutionProvider";
-
 /// Loads ONNX Runtime from `library` and makes the environment, once a process. Libraries in `preload` are opened before, in order; those
 /// that are missing are left to the runtime to complain about.
 ///
@@ -169,34 +142,6 @@ pub fn init(library: &Path, preload: &[PathBuf]) -> Result<()> {
     let library = library.to_owned();
     *environment = Some(Loaded { library, environment: made, arena_of: 0, large_pages_of: 0 });
     Ok(())
-}
-
-/// Loads OpenVINO's provider for ONNX Runtime from `library`, once a process: sessions of [`Precision::Bf16`] run there.
-///
-/// # Errors
-/// [`Error::Unavailable`] when it cannot be loaded.
-pub fn add_openvino(library: &Path) -> Result<()> {
-    let _inside = fork::enter();
-    let mut loaded = ENVIRONMENT.lock();
-    let Some(loaded) = loaded.as_mut() else { return Err(not_loaded()) };
-    if processors(&loaded.environment, OPENVINO).next().is_none() {
-        let added = loaded.environment.register_ep_library(OPENVINO, library);
-        added.map_err(|e| {
-            Error::Unavailable(format!(
-                "cannot use {}: {}; install it with: pip install --force-reinstall onnxruntime-ep-openvino, beside onnxruntime 1.23 or \
-                 later",
-                library.display(),
-                complaint(&e.to_string())
-            ))
-        })?;
-    }
-    // Without one a session would be the CPU provider's, in f32.
-    match processors(&loaded.environment, OPENVINO).next() {
-        Some(_) => Ok(()),
-        None => Err(Error::Unavailable(
-            "OpenVINO lists no processor that it can use here; use precision=\"f32\", \"int8\" or \"fast\"".into(),
-        )),
-    }
 }
 
 fn not_loaded() -> Error {
@@ -319,7 +264,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _inside = fork::enter();
         let session = self.inner.take();
-        self.target.mark_end();
         if is_lost(self.target.device) {
             std::mem::forget(session);
         }
@@ -340,16 +284,7 @@ impl Session {
         if fork::has_ended() {
             return Err(Error::Closed);
         }
-        if target.precision == Precision::Bf16
-            && ![0, std::process::id()].contains(&OPENVINO_LEFT.load(Ordering::Relaxed))
-        {
-            return Err(Error::Unavailable(
-                "bfloat16 cannot be had here: this process was forked after its parent had unloaded networks of it, for whose threads \
-                 OpenVINO would wait; start it with multiprocessing's \"spawn\", fork before the parent unloads, or use precision=\"f32\""
-                    .into(),
-            ));
-        }
-        Self::made(path, target, alone).inspect_err(|_| target.mark_end())
+        Self::made(path, target, alone)
     }
 
     fn made(path: &Path, target: &Target, alone: bool) -> Result<Self> {
@@ -484,8 +419,7 @@ impl Session {
 
     /// `OrtApi::Run` on a shared reference; returns the output where none is given to write to. `ort`'s own `run` asks for `&mut`, since
     /// some providers crash when one session is run from two threads at once; Microsoft documents that the CPU provider does not
-    /// (microsoft/onnxruntime issues 114 and 22967). For a plugin, as OpenVINO's is, the runtime takes turns where the plugin says that it
-    /// needs them (`OrtEp::IsConcurrentRunSupported`); OpenVINO's hands each run a request of its own from a pool.
+    /// (microsoft/onnxruntime issues 114 and 22967).
     #[allow(unsafe_code)]
     fn run_raw(
         &self,
@@ -515,7 +449,7 @@ impl Session {
         let mut output = given.map_or(std::ptr::null_mut(), |given| given.ptr().cast_mut());
         // SAFETY: every pointer is valid for the call: session, options, names, inputs and a given output are borrowed by this frame, the
         // arrays have as many elements as the counts say. A given output is written to and stays its owner's; otherwise `output` is null,
-        // so that the runtime allocates the value. Concurrent calls on one session happen only on a processor, whose two providers allow
+        // so that the runtime allocates the value. Concurrent calls on one session happen only on a processor, whose provider allows
         // them, see above; any other session is run by the one worker that owns it (`Net::session`). On success the runtime hands
         // over ownership of a value it allocated with the session's allocator, which `from_ptr` takes; the session outlives it, because it
         // is read and dropped before `run` returns.
@@ -609,20 +543,12 @@ fn build(
     alone: bool,
 ) -> Result<(ort::session::Session, Option<Head>)> {
     let device = target.device;
-    let unloadable = |message: &str| match target.precision {
-        Precision::F32 | Precision::Fast => unloadable(path, message),
-        Precision::Bf16 => no_bf16(path, message),
-    };
     let unusable = |message: String| match device {
-        Device::Cpu => unloadable(&message),
+        Device::Cpu => unloadable(path, &message),
         Device::Cuda(_) => unavailable(device, &message),
     };
-    let has_processor = || {
-        let _devices_stay = ENVIRONMENT.lock();
-        processors(environment, CPU).next().is_some()
-    };
     // Where it lists none, ONNX Runtime 1.22 ends the process.
-    if device == Device::Cpu && !has_processor() {
+    if device == Device::Cpu && processors(environment).next().is_none() {
         return Err(Error::Unavailable(
             "ONNX Runtime lists no processor, as releases before 1.23 do; update it: pip install --upgrade \"onnxruntime>=1.23\""
                 .into(),
@@ -630,18 +556,15 @@ fn build(
     }
     let builder = || {
         let builder = ort::session::Session::builder(environment).map_err(|e| unusable(e.to_string()))?;
-        // A provider that is being added moves the list of devices.
-        let _devices_stay = ENVIRONMENT.lock();
-        let with = match (device, target.precision) {
-            (Device::Cpu, Precision::F32 | Precision::Fast) => with_cpu(builder, environment, target, alone),
-            (Device::Cpu, Precision::Bf16) => with_openvino(builder, environment, target.workers),
-            (Device::Cuda(index), _) => with_cuda(builder, index),
+        let with = match device {
+            Device::Cpu => with_cpu(builder, environment, target, alone),
+            Device::Cuda(index) => with_cuda(builder, index),
         };
         with.map_err(|e| unusable(e.to_string()))
     };
     let profiled = || with_profile(builder()?).map_err(|e| unusable(e.to_string()));
-    let block = (target.precision != Precision::Bf16).then(rewrite::block).flatten();
-    let products = if target.precision == Precision::Fast { Products::One } else { Products::Three };
+    let block = rewrite::block();
+    let products = if target.precision == Precision::Bf16 { Products::One } else { Products::Three };
     // A file that cannot be read is the runtime's to complain about.
     let file = if device == Device::Cpu { std::fs::read(path).ok() } else { None };
     let rewritten = file.as_ref().and_then(|file| rewrite::rewritten(file, block));
@@ -665,16 +588,13 @@ fn build(
         {
             return Ok((session, head));
         }
-        if is_rewritten {
-            target.mark_end();
-        }
     }
     // What nothing was changed in, and what ONNX Runtime refuses.
     let made = profiled()?.commit_from_file(path);
     let session = made.map_err(|e| match e.to_string() {
         // CUDA, CUDNN or CUBLAS.
         message if message.contains(" failure ") => unusable(message),
-        message => unloadable(&message),
+        message => unloadable(path, &message),
     })?;
     Ok((session, None))
 }
@@ -819,7 +739,7 @@ const IDENTITY: &[u8] = b"\x08\x08\x3a\x2b\x0a\x10\x0a\x01x\x12\x01y\x22\x08Iden
 /// one, and of two that do at once one fails. Later ones, on any thread, only look.
 fn know_operators(environment: &Environment) -> Option<()> {
     // See `build`: it must be there before a session is.
-    processors(environment, CPU).next()?;
+    processors(environment).next()?;
     let builder = with_cpu(ort::session::Session::builder(environment).ok()?, environment, &Target::default(), false);
     let mut builder = with_operators(builder.ok()?)?;
     builder.commit_from_memory(IDENTITY).ok().map(drop)
@@ -1088,28 +1008,16 @@ fn with_cpu(builder: SessionBuilder, environment: &Environment, target: &Target,
     let builder = builder.with_intra_threads(threads)?.with_intra_op_spinning(false)?;
     // A plan of earlier runs' memory takes more than the arena does, and one would be kept for every shape.
     let builder = builder.with_env_allocators()?.with_memory_pattern(false)?;
-    // By its device: `ort::ep::CPU` names no provider to the runtime, which then chooses itself, OpenVINO too once it is loaded.
-    builder.with_devices(processors(environment, CPU), None)
+    // By its device: `ort::ep::CPU` names no provider to the runtime, which then chooses itself, of plugins that others have loaded too.
+    builder.with_devices(processors(environment), None)
 }
 
-/// The processor, as a provider has it.
-fn processors<'a>(environment: &'a Environment, provider: &'a str) -> impl Iterator<Item = ort::device::Device<'a>> {
-    let is_wanted = move |device: &ort::device::Device<'_>| {
-        device.ep().is_ok_and(|name| name == provider) && device.hardware_device().ty() == DeviceType::CPU
+/// The processor, as ONNX Runtime's own provider has it.
+fn processors(environment: &Environment) -> impl Iterator<Item = ort::device::Device<'_>> {
+    let is_wanted = |device: &ort::device::Device<'_>| {
+        device.ep().is_ok_and(|name| name == CPU) && device.hardware_device().ty() == DeviceType::CPU
     };
     environment.devices().filter(is_wanted)
-}
-
-/// The provider has threads of its own, whoever calls; a run goes to one of its streams. What it is not told it chooses by the processor, the
-/// precision too. Threads that are bound to cores would share the first ones with other sessions' and other processes'.
-#[allow(clippy::result_large_err)]
-fn with_openvino(builder: SessionBuilder, environment: &Environment, workers: usize) -> BuilderResult {
-    let settings = format!(
-        r#"{{"CPU": {{"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "{workers}", "INFERENCE_NUM_THREADS": "{workers}", "ENABLE_HYPER_THREADING": "YES", "ENABLE_CPU_PINNING": "NO"}}}}"#
-    );
-    let builder = builder.with_intra_threads(1)?.with_intra_op_spinning(false)?.with_env_allocators()?;
-    let settings = [(format!("{OPENVINO}.load_config"), settings)];
-    builder.with_devices(processors(environment, OPENVINO), Some(&settings))
 }
 
 #[allow(clippy::result_large_err)]
@@ -1131,14 +1039,6 @@ fn unloadable(path: &Path, message: &str) -> Error {
     let message = complaint(message);
     Error::ModelLoad(format!(
         "{} cannot be loaded ({message}); it must be a model in ONNX format, whole and readable",
-        path.display()
-    ))
-}
-
-fn no_bf16(path: &Path, message: &str) -> Error {
-    let message = complaint(message);
-    Error::ModelLoad(format!(
-        "OpenVINO cannot load {} ({message}); where precision=\"f32\" loads it, use that",
         path.display()
     ))
 }

@@ -13,12 +13,12 @@ __all__ = [
     "Pending",
     "ThreadSafeOCR",
     "__version__",
-    "add_openvino",
     "after_fork",
     "before_fork",
     "cores",
     "crops",
     "decode",
+    "has_matrix_unit",
     "init",
     "line_widths",
     "model_cache",
@@ -65,9 +65,11 @@ class Pending:
         """The request is not wanted any more; what it had queued is taken out, what runs only for it is stopped."""
 
 def init(library: str, preload: list[str]) -> None: ...
-def add_openvino(library: str) -> None: ...
 def cores() -> int:
     """Cores that this process may use, by affinity and the container's quota: as many as there are workers."""
+
+def has_matrix_unit() -> bool:
+    """Whether this process may use a matrix unit of bfloat16: AMX, on Linux."""
 
 def line_widths() -> list[int]:
     """The widths of a GPU's runs of recognition, pixels."""

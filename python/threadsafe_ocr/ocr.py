@@ -74,12 +74,10 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
             replaced = {} if on == "cpu" else card_models.on_card(given, numbers)
 
             is_fast = on == "cpu" and numbers == "fast"
-            if numbers == "bf16":
-                runtime.start_openvino()
-            of_cpu = "fast" if is_fast else "bf16" if numbers == "bf16" else "f32"
+            in_bf16 = numbers == "bf16" or (is_fast and _core.has_matrix_unit())
             made: ThreadSafeOCR = new(
                 model_sets.in_integers(given) if is_fast else given,
-                {**native, "replaced": replaced, "device": on, "precision": of_cpu},
+                {**native, "replaced": replaced, "device": on, "bf16": in_bf16},
             )
             made._device = on
             return made
@@ -396,7 +394,7 @@ class ThreadSafeOCR(_core.ThreadSafeOCR):
         """Reads a blank page, so that the first request finds everything loaded.
 
         On a GPU it plans what is usual, which takes half a minute: every width of a line, and A4 pages. Pages of another shape than any
-        before take half a second more (docs/gpu.md). In bf16 a line of another width than any before takes a twentieth of a second more.
+        before take half a second more (docs/gpu.md).
 
         >>> ThreadSafeOCR().warmup()
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -100,39 +99,6 @@ def start(device: str) -> None:
             raise EngineUnavailableError(f"{UNSET}: {error}") from error
         raise
     _started = True
-
-
-@functools.cache
-def has_amx() -> bool:
-    """Whether the processor multiplies matrices of bfloat16 (AMX) and the system lets processes use it; as Linux tells."""
-    try:
-        return " amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-
-
-def start_openvino() -> None:
-    """Loads OpenVINO's provider into ONNX Runtime, once a process.
-
-    Raises EngineUnavailableError, saying what is missing.
-    """
-    if not has_amx():
-        raise EngineUnavailableError(
-            'precision="bf16" needs a processor with AMX, on Linux, and this is not one; use "f32", "int8" or "fast"'
-        )
-    library = openvino()
-    if library is None:
-        raise EngineUnavailableError(
-            'precision="bf16" needs OpenVINO for ONNX Runtime: pip install "onnxruntime-ep-openvino>=1.8" "onnxruntime>=1.23"; without it '
-            'use "f32", "int8" or "fast"'
-        )
-    _core.add_openvino(str(library))
-
-
-def openvino() -> Path | None:
-    """OpenVINO's provider for ONNX Runtime, where it is installed."""
-    spec = importlib.util.find_spec("onnxruntime_ep_openvino")
-    return Path(spec.origin).with_name("libonnxruntime_providers_openvino_plugin.so") if spec and spec.origin else None
 
 
 def may_use_gpu() -> bool:

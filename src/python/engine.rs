@@ -20,7 +20,7 @@ use crate::lock::lock;
 use crate::models::{ModelSet, ModelSpec};
 use crate::pipeline::Steps;
 use crate::runtime::{self, Device, Precision};
-use crate::{engine, process, shapes};
+use crate::{engine, process, shapes, tiles};
 
 /// Numbers of the requests that somebody should look at again, for the package's two daemon threads; new in a forked child. No lock that a
 /// vanished thread may hold.
@@ -53,12 +53,6 @@ pub(super) fn init(py: Python<'_>, library: PathBuf, preload: Vec<PathBuf>) -> P
     Ok(exit::detach(py, || runtime::init(&library, &preload))?)
 }
 
-/// Loads OpenVINO's provider from `library`, once a process; for engines with `bf16`.
-#[pyfunction]
-pub(super) fn add_openvino(py: Python<'_>, library: PathBuf) -> PyResult<()> {
-    Ok(exit::detach(py, || runtime::add_openvino(&library))?)
-}
-
 /// The files of a set's networks, each with what it is: "det", "rec" or "cls".
 #[pyfunction]
 pub(super) fn networks(
@@ -74,6 +68,12 @@ pub(super) fn networks(
 #[pyfunction]
 pub(super) fn line_widths() -> Vec<u32> {
     shapes::GPU.to_vec()
+}
+
+/// Whether this process may use a matrix unit of bfloat16: AMX, on Linux.
+#[pyfunction]
+pub(super) fn has_matrix_unit() -> bool {
+    tiles::is_there()
 }
 
 /// Cores that this process may use, by affinity and the container's quota: as many as there are workers.
@@ -111,11 +111,11 @@ impl ThreadSafeOCR {
         settings.take_options(&mut options)?;
         let mut device = String::from("cpu");
         settings.take("device", &mut device)?;
-        let mut precision = String::from("f32");
-        settings.take("precision", &mut precision)?;
+        let mut bf16 = false;
+        settings.take("bf16", &mut bf16)?;
         settings.finish()?;
         let (models, device) = (model_spec(models)?, parse_device(&device)?);
-        let precision = parse_precision(&precision)?;
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
         let setup = Setup { models, model_folder, replaced, device, precision, config, device_config };
         let handle = exit::detach(py, || Handle::new(setup))?;
         Ok(Self { handle, options })
@@ -237,15 +237,6 @@ fn model_spec(models: &Bound<'_, PyAny>) -> PyResult<ModelSpec> {
     match path.to_str() {
         Some(name) if !path.is_dir() && !name.contains(['/', '\\']) => Ok(ModelSpec::Named(name.into())),
         _ => Ok(ModelSpec::Folder(path)),
-    }
-}
-
-fn parse_precision(name: &str) -> PyResult<Precision> {
-    match name {
-        "f32" => Ok(Precision::F32),
-        "fast" => Ok(Precision::Fast),
-        "bf16" => Ok(Precision::Bf16),
-        _ => Err(ConfigError::new_err(format!("precision={name:?}; it can be \"f32\", \"fast\" or \"bf16\""))),
     }
 }
 

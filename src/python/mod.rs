@@ -30,7 +30,9 @@ fn rewritten<'py>(py: Python<'py>, model: &[u8], block: usize) -> Option<Bound<'
 #[pymodule(gil_used = false, name = "_core")]
 mod core {
     #[pymodule_export]
-    use super::engine::{Pending, ThreadSafeOCR, add_openvino, cores, init, line_widths, networks, next_news, unload};
+    use super::engine::{
+        Pending, ThreadSafeOCR, cores, has_matrix_unit, init, line_widths, networks, next_news, unload,
+    };
     #[pymodule_export]
     use super::exit::{after_fork, before_fork, shut_down, this_is_the_main_thread};
     #[pymodule_export]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from threadsafe_ocr import OcrError, ThreadSafeOCR, __version__, draw, model_sets, runtime
+from threadsafe_ocr import OcrError, ThreadSafeOCR, __version__, _core, draw, model_sets, runtime
 from threadsafe_ocr.cli import models
 from threadsafe_ocr.compat.mineru import profiles
 from threadsafe_ocr.runtime import version as _version
@@ -131,16 +131,8 @@ def precision() -> Finding:
     on_card = '; "fp16" is of GPUs (docs/gpu.md)' if cards() else ""
     said = 'f32 unless another is named; precision="fast" costs about half the CPU time and reads nearly as well, '
     said += f'"int8" two thirds to four fifths{on_card}'
-    openvino = 'pip install --upgrade onnxruntime-ep-openvino "onnxruntime>=1.23"'
-    if runtime.has_amx() and runtime.openvino():
-        try:
-            runtime.start("cpu")
-            runtime.start_openvino()
-        except OcrError as error:
-            return Finding("precision", f"{said}; OpenVINO is installed and cannot be used: {error}", openvino)
-        said += '; "bf16" costs three quarters and reads within 0.1 points of f32'
-    elif runtime.has_amx():
-        said += f'; this processor has AMX: "bf16" costs three quarters and reads within 0.1 points of f32; it needs {openvino}'
+    if _core.has_matrix_unit():
+        said += '; this processor has AMX: "bf16" costs BF16COST and reads within 0.1 points of f32'
     return Finding("precision", said)
 
 
