@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from threadsafe_ocr import _core
-from threadsafe_ocr.exceptions import EngineUnavailableError, OcrError
+from threadsafe_ocr.exceptions import EngineUnavailableError
 
 UNSET = "unset ORT_DYLIB_PATH, or let it name ONNX Runtime's library"
 GPU = ("onnxruntime-gpu",)

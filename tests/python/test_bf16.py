@@ -51,11 +51,11 @@ def test_16_threads_get_the_lone_answers_to_the_last_bit(bf16: ThreadSafeOCR, al
 
 @with_unit
 def test_own_models_compute_in_it_too_and_f32_beside_it_as_ever(ocr: ThreadSafeOCR) -> None:
-    models, before = Path(__file__).parents[2] / "models" / "v6-small", key(ocr.recognize(LINES[0]))
+    models, before = Path(__file__).parents[2] / "models" / "v6-small", key(ocr.read(LINES[0]))
     with ThreadSafeOCR({"det": models / "det", "rec": models / "rec"}, precision="bf16") as own:
-        pairs = zip(own.recognize(LINES).lines, ocr.recognize(LINES).lines, strict=True)
+        pairs = zip(own.recognize(LINES), ocr.recognize(LINES), strict=True)
         assert 0 < statistics.median(abs(ours.score - theirs.score) for ours, theirs in pairs) < 0.01
-        assert key(ocr.recognize(LINES[0])) == before
+        assert key(ocr.read(LINES[0])) == before
 
 
 def test_where_there_is_no_unit_the_error_says_what_to_use(run_python: Run, monkeypatch: pytest.MonkeyPatch) -> None:
