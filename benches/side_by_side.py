@@ -172,7 +172,7 @@ def main() -> None:
     arguments = parser.parse_args()
     engines = [engine for engine in arguments.engines if engine != "tesseract" or shutil.which("tesseract")]
     if not _core.has_matrix_unit():
-        engines.remove("ours_bf16")
+        engines = [engine for engine in engines if engine != "ours_bf16"]
     FOLDER.mkdir(parents=True, exist_ok=True)
     results: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for folder in arguments.sets:

@@ -194,8 +194,7 @@ impl Engine {
         setup.device_config.validate()?;
         if setup.precision == Precision::Bf16 && !tiles::is_there() {
             return Err(Error::Unavailable(
-                "precision=\"bf16\" needs a processor with AMX, on Linux on x86-64, which is not here, or THREADSAFE_OCR_AMX=0 keeps from it; \
-                 use \"f32\", \"int8\" or \"fast\""
+                "precision=\"bf16\" needs AMX, on Linux on x86-64: this processor has none, or THREADSAFE_OCR_AMX=0 hides it; use \"f32\""
                     .into(),
             ));
         }

@@ -160,8 +160,6 @@ pub struct Nets {
     /// The nets take pixels, in few shapes: the form for a GPU. What a run takes in is then made by the page's thread, since a card that
     /// waits for resizing idles.
     pub(crate) take_pixels: bool,
-    /// The widths of recognition's runs, where there are few.
-    pub(crate) widths: Option<&'static [u32]>,
     /// What recognition cost so far, and what detection of these pages costs at their own size, decaying: the work to expect of a page not
     /// yet detected.
     pub(crate) ratio: Mutex<(f64, f64)>,
@@ -266,6 +264,7 @@ impl Model for Stages {
         let (height, width) = match last.work {
             Work::Detect { .. } => (32, 32),
             Work::Orient { .. } => (line::HEIGHT, orientation::WIDTH),
+            // Lines are seldom narrower.
             Work::Recognize { .. } => (line::HEIGHT, 160),
         };
         // What is not given back now will be by the next run.
@@ -619,7 +618,7 @@ fn whole_lines(page: &Page, images: &[Arc<Image>]) -> Vec<Found> {
 fn lay_out(page: &Page, mut found: Vec<Found>) -> Vec<Found> {
     let sizes: Vec<_> = found.iter().map(|line| line.size).collect();
     for (line, width) in found.iter_mut().zip(recognition::widths(&sizes, &page.options.recognition)) {
-        line.width = page.nets.widths.map_or(width, |widths| width.at(shapes::line(widths, width.pixels)));
+        line.width = if page.nets.take_pixels { width.at(shapes::line(width.pixels)) } else { width };
     }
     found
 }

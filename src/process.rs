@@ -27,7 +27,6 @@ use crate::schedule::Place;
 use crate::schedule::executor::Executor;
 use crate::schedule::policy::PageId;
 use crate::schedule::worker::Pool;
-use crate::shapes;
 
 static PROCESS: ArcSwapOption<Process> = ArcSwapOption::const_empty();
 
@@ -289,7 +288,6 @@ impl DeviceState {
             groups: [det_group, cls_group],
             run_size: self.run_size,
             take_pixels,
-            widths: take_pixels.then_some(&shapes::GPU),
             ratio: parking_lot::Mutex::new(set.costs.usual()),
         });
         loaded.sets.push((set.clone(), precision, Arc::clone(&nets)));

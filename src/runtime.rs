@@ -80,7 +80,7 @@ impl std::fmt::Display for Device {
 /// In which numbers a processor computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// 32 bits, by ONNX Runtime's own kernels.
+    /// 32 bits.
     #[default]
     F32,
     /// f32, but convolutions multiply numbers rounded to bfloat16, 8 bits of mantissa, on the processor's [matrix unit](tiles::is_there).
@@ -107,6 +107,7 @@ impl Default for Target {
 
 /// ONNX Runtime's provider for the processor, by the name that its devices have.
 const CPU: &str = "CPUExecutionProvider";
+
 /// Loads ONNX Runtime from `library` and makes the environment, once a process. Libraries in `preload` are opened before, in order; those
 /// that are missing are left to the runtime to complain about.
 ///
@@ -162,7 +163,7 @@ fn log_level() -> ort::logging::LogLevel {
 }
 
 /// `THREADSAFE_OCR_PROFILE`: the beginning of the names of the JSON files, one for each session, to which ONNX Runtime writes when it is
-/// dropped how long every node ran, on which provider and on which thread. The first run of a network with own operators is the one at load.
+/// dropped how long every node ran, on which provider and on which thread. The first run of a network with own operators is the one at load, but in bf16.
 fn profile() -> Option<PathBuf> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let mut name = std::env::var_os("THREADSAFE_OCR_PROFILE").filter(|name| !name.is_empty())?;
@@ -631,23 +632,25 @@ fn with_own_operators(
     let is_recogniser = is_recogniser || optimised.outputs().iter().any(gives_columns);
     let sides = sample(optimised.inputs(), is_recogniser)?;
     use_large_pages_at_first(&optimised);
-    let own = |written: Vec<u8>, tiled| blocks::with_own_operators(written, block, tiled);
-    let made = |own: Vec<u8>| with_operators(profiled().ok()?)?.commit_from_memory(&own).ok();
-    let mut checked = |own: Vec<u8>| {
-        let mut made = made(own)?;
+    let own = |tiled| blocks::with_own_operators(written.clone(), block, tiled);
+    let made =
+        |own: Vec<u8>, builder: Result<SessionBuilder>| with_operators(builder.ok()?)?.commit_from_memory(&own).ok();
+    let mut checked = |own: Vec<u8>, builder| {
+        let mut made = made(own, builder)?;
         agree(&mut optimised, &mut made, &sides).ok()?.then_some(made)
     };
+    let is_one = products == Products::One;
     // In f32 not detection: of its map a pixel more or less, whose probability is off by a millionth, moves a box.
-    let is_tiled = (is_recogniser || products == Products::One) && tiles::is_there();
-    let tiled = if is_tiled { own(written.clone(), Some(Products::Three)).and_then(&mut checked) } else { None };
-    match (tiled, products) {
-        (None, _) => own(written, None).and_then(checked),
-        (Some(session), Products::Three) => Some(session),
-        (Some(session), Products::One) => {
-            let (plain, one) = (own(written.clone(), None), own(written, Some(products)));
-            // The same graph, in numbers of which such a check would tell little. Of integers nothing is tiled.
-            if one == plain { Some(session) } else { one.and_then(made).or(Some(session)) }
-        }
+    let is_tiled = (is_recogniser || is_one) && tiles::is_there();
+    let three = if is_tiled { own(Some(Products::Three)) } else { None };
+    // Of integers nothing is tiled.
+    let one = three.as_ref().filter(|_| is_one).and_then(|three| own(Some(products)).filter(|one| one != three));
+    let tiled = three.and_then(|three| checked(three, if one.is_some() { builder() } else { profiled() }));
+    match (tiled, one) {
+        (None, _) => checked(own(None)?, profiled()),
+        (Some(session), None) => Some(session),
+        // The same graph, in numbers of which such a check would tell little.
+        (Some(session), Some(one)) => made(one, profiled()).or(Some(session)),
     }
 }
 

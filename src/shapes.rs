@@ -5,11 +5,11 @@
 /// pages of all sets 3,946 have the text that steps of 32 give, with 14 widths 3,947.
 pub const GPU: [u32; 11] = [160, 240, 320, 480, 640, 800, 960, 1280, 1600, 2080, 3200];
 
-/// The least of `widths` that holds a line of `width` pixels; beyond the last one, where a caller's own limit leads, multiples of its half.
+/// The least of them that holds a line of `width` pixels; beyond the last one, where a caller's own limit leads, multiples of its half.
 #[must_use]
-pub fn line(widths: &[u32], width: u32) -> u32 {
-    let half = widths.last().map_or(1, |last| last / 2);
-    widths.iter().copied().find(|&step| step >= width).unwrap_or_else(|| width.div_ceil(half) * half)
+pub fn line(width: u32) -> u32 {
+    let half = GPU[GPU.len() - 1] / 2;
+    GPU.iter().copied().find(|&step| step >= width).unwrap_or_else(|| width.div_ceil(half) * half)
 }
 
 #[cfg(test)]
@@ -18,6 +18,6 @@ mod tests {
 
     #[test]
     fn a_line_fits_into_one_of_few_widths() {
-        assert_eq!([1, 160, 161, 3200, 3201].map(|width| line(&GPU, width)), [160, 160, 240, 3200, 4800]);
+        assert_eq!([1, 160, 161, 3200, 3201].map(line), [160, 160, 240, 3200, 4800]);
     }
 }

@@ -3,7 +3,7 @@
 //! The unit multiplies tiles of 16 x 32 numbers of bf16, which have 8 bits of f32's 24, and adds up in f32, sixteen times as many products in a cycle
 //! as the vectors do. Here a number is two of bf16, its first 8 bits and the next 8, and a product three: first by first, first by next and next by
 //! first. What is left out is 2^-15 of a product at most and mostly 2^-18, so sums of hundreds are off by 3e-6 of the largest one. (Intel's oneMKL has the
-//! same as `float_to_bf16x3`.)
+//! same as `float_to_bf16x3`.) Where 8 bits are enough, [`Products::One`], the next ones keep their places and nobody looks at them.
 
 // Where there is no such unit, nothing of it is used.
 #![cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(unused))]

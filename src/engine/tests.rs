@@ -45,7 +45,6 @@ fn engine(max_queue_size: usize, max_queue_bytes: usize) -> Fake {
         groups: [0; 2],
         run_size: 1,
         take_pixels: false,
-        widths: None,
         ratio: parking_lot::Mutex::new(costs.usual()),
     });
     let (process, device) = Process::open(Device::Cpu, &DeviceConfig::default()).unwrap();

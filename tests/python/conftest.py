@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from threadsafe_ocr import OcrResult, ThreadSafeOCR
+from threadsafe_ocr import OcrResult, ThreadSafeOCR, _core
 
 DATA = Path(__file__).parents[1] / "data"
 PAGES = DATA / "pages"
@@ -26,11 +26,21 @@ LINES = sorted((PAGES / "rec_lines").glob("*.png"))
 # What the first of them says.
 TEXT = r"\mynumber = \mydimen"
 
-# Whether recognition's products in f32 have 16 bits: of the processor, which Linux grants to everybody.
-FLAGS = Path("/proc/cpuinfo").read_text().split() if sys.platform == "linux" else []
-HAS_UNIT = {"amx_bf16", "amx_tile", "avx512_bf16"} <= set(FLAGS)
+# Whether recognition's products in f32 have 16 bits, and bf16 can be had.
+HAS_UNIT = _core.has_matrix_unit()
 
 Run = Callable[..., str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "matrix_unit: of processors with AMX, on Linux; elsewhere there is nothing to test")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    of_unit = [item for item in items if item.get_closest_marker("matrix_unit")]
+    if of_unit and not HAS_UNIT:
+        config.hook.pytest_deselected(items=of_unit)
+        items[:] = [item for item in items if item not in of_unit]
 
 
 # Where the tests run in a shell's background, as under nohup, SIGINT is ignored, and so it would be in every process they start.

@@ -93,7 +93,27 @@ def test_networks_run_with_own_operators_between_their_convolutions(
         assert names >= own | {"Gate"}
 
 
-@pytest.mark.skipif(not HAS_UNIT, reason="of processors with AMX, on Linux")
+@pytest.mark.matrix_unit
+@pytest.mark.parametrize("precision", ["bf16", "fast"])
+def test_in_bf16_detection_is_on_the_matrix_unit_too(
+    precision: str, run_python: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("THREADSAFE_OCR_PROFILE", str(tmp_path / "run"))
+    run_python(
+        f"""
+        ocr = ThreadSafeOCR(precision={precision!r}, device="cpu", intra_op_num_threads=1)
+        ocr.detect(LINE)
+        ocr.close()
+        del ocr
+        threadsafe_ocr.unload()
+        """
+    )
+    profiles = [path.read_text() for path in tmp_path.glob("run-*.json")]
+    # Nothing else of bf16 has run.
+    assert sum('"ConvolutionSum"' in profile for profile in profiles) == 1
+
+
+@pytest.mark.matrix_unit
 def test_answers_are_the_same_with_the_processors_matrix_unit_and_without(
     run_python: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
