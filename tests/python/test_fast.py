@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from conftest import HAS_UNIT, LINES, PAGES, Run, key
+from conftest import LINES, PAGES, Run, key
 from threadsafe_ocr import ThreadSafeOCR
 
 PRINT = PAGES / "docs_zh" / "qyxf-book-doc-p005.png"
@@ -54,15 +55,16 @@ def test_it_is_a_named_set_without_the_matrix_unit_and_as_good_with_it(run_pytho
             with ThreadSafeOCR(models, precision=precision, device="cpu") as ocr:
                 pages = [ocr.read(page) for page in ({str(PRINT)!r}, {str(PHOTO)!r})]
                 return [[line.text, line.polygon.tolist(), line.score] for page in pages for line in page.lines]
-        print(json.dumps([said("v6-small", "fast"), said("v6-cascade-int8", "f32")]))
+        unit = threadsafe_ocr._core.has_matrix_unit()
+        print(json.dumps([said("v6-small", "fast"), said("v6-cascade-int8", "f32"), unit]))
         """
-    answers: dict[str, list[list[list[str]]]] = {}
+    answers: dict[str, Any] = {}
     for wanted in ("0", "1"):
         monkeypatch.setenv("THREADSAFE_OCR_AMX", wanted)
         answers[wanted] = json.loads(run_python(script))
-    without, named = answers["0"]
+    without, named, _ = answers["0"]
     assert without == named
     assert len(without) > 40
-    with_unit, _ = answers["1"]
-    assert (with_unit == without) is not HAS_UNIT
+    with_unit, _, has_unit = answers["1"]
+    assert (with_unit == without) is not has_unit
     assert alike("".join(line[0] for line in with_unit), "".join(line[0] for line in without)) > 0.995
