@@ -385,11 +385,23 @@ mod unit {
         };
     }
 
-    kernel!(
-        two_by_two,
+    /// Those of a shape, which differ in their steps alone.
+    macro_rules! kernels {
+        ($weights:literal, $start:tt, $end:tt, $($name:ident: $step:tt),+) => {
+            $(kernel!($name, $weights, $start, $step, $end);)+
+        };
+    }
+
+    kernels!(
         "add {weights}, 4096",
         ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
         [
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 1024], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2",
+            "tilestored [{sums} + {row} + 3072], tmm3"
+        ],
+        two_by_two: [
             "tileloadd tmm4, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tileloadd tmm7, [{weights} + {row} + 1024]",
@@ -411,19 +423,23 @@ mod unit {
             "tdpbf16ps tmm2, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7"
         ],
-        [
-            "tilestored [{sums} + {row}], tmm0",
-            "tilestored [{sums} + {row} + 1024], tmm1",
-            "tilestored [{sums} + {row} + 2048], tmm2",
-            "tilestored [{sums} + {row} + 3072], tmm3"
+        first_two_by_two: [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm4, tmm7",
+            "tileloadd tmm5, [{second} + {stride}]",
+            "tdpbf16ps tmm1, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7"
         ]
     );
 
-    kernel!(
-        two_by_one,
+    kernels!(
         "add {weights}, 2048",
         ["tilezero tmm0", "tilezero tmm1"],
-        [
+        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 1024], tmm1"],
+        two_by_one: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{second} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -437,14 +453,20 @@ mod unit {
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm5, tmm6"
         ],
-        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 1024], tmm1"]
+        first_two_by_one: [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm5, [{second} + {stride}]",
+            "tdpbf16ps tmm1, tmm5, tmm6"
+        ]
     );
 
-    kernel!(
-        one_by_two,
+    kernels!(
         "add {weights}, 4096",
         ["tilezero tmm0", "tilezero tmm2"],
-        [
+        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 2048], tmm2"],
+        one_by_two: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -458,14 +480,20 @@ mod unit {
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm4, tmm7"
         ],
-        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 2048], tmm2"]
+        first_one_by_two: [
+            "tileloadd tmm4, [{first} + {stride}]",
+            "tileloadd tmm6, [{weights} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{weights} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm4, tmm7"
+        ]
     );
 
-    kernel!(
-        one_by_one,
+    kernels!(
         "add {weights}, 2048",
         ["tilezero tmm0"],
-        [
+        ["tilestored [{sums} + {row}], tmm0"],
+        one_by_one: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -474,64 +502,6 @@ mod unit {
             "tdpbf16ps tmm0, tmm5, tmm6",
             "tdpbf16ps tmm0, tmm4, tmm7"
         ],
-        ["tilestored [{sums} + {row}], tmm0"]
-    );
-
-    kernel!(
-        first_two_by_two,
-        "add {weights}, 4096",
-        ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
-        [
-            "tileloadd tmm4, [{first} + {stride}]",
-            "tileloadd tmm6, [{weights} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{weights} + {row} + 1024]",
-            "tdpbf16ps tmm2, tmm4, tmm7",
-            "tileloadd tmm5, [{second} + {stride}]",
-            "tdpbf16ps tmm1, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7"
-        ],
-        [
-            "tilestored [{sums} + {row}], tmm0",
-            "tilestored [{sums} + {row} + 1024], tmm1",
-            "tilestored [{sums} + {row} + 2048], tmm2",
-            "tilestored [{sums} + {row} + 3072], tmm3"
-        ]
-    );
-
-    kernel!(
-        first_two_by_one,
-        "add {weights}, 2048",
-        ["tilezero tmm0", "tilezero tmm1"],
-        [
-            "tileloadd tmm4, [{first} + {stride}]",
-            "tileloadd tmm6, [{weights} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{second} + {stride}]",
-            "tdpbf16ps tmm1, tmm5, tmm6"
-        ],
-        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 1024], tmm1"]
-    );
-
-    kernel!(
-        first_one_by_two,
-        "add {weights}, 4096",
-        ["tilezero tmm0", "tilezero tmm2"],
-        [
-            "tileloadd tmm4, [{first} + {stride}]",
-            "tileloadd tmm6, [{weights} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{weights} + {row} + 1024]",
-            "tdpbf16ps tmm2, tmm4, tmm7"
-        ],
-        ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 2048], tmm2"]
-    );
-
-    kernel!(
-        first_one_by_one,
-        "add {weights}, 2048",
-        ["tilezero tmm0"],
-        ["tileloadd tmm4, [{first} + {stride}]", "tileloadd tmm6, [{weights} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6"],
-        ["tilestored [{sums} + {row}], tmm0"]
+        first_one_by_one: ["tileloadd tmm4, [{first} + {stride}]", "tileloadd tmm6, [{weights} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6"]
     );
 }
