@@ -9,7 +9,7 @@
 #![allow(clippy::inline_always)]
 
 use crate::operators::gelu_of;
-use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Products, Split, Sums, Unit};
+use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Products, Row, Sums, Unit};
 use crate::vectors::{self, Loop};
 
 /// Where a convolution looks.
@@ -145,7 +145,7 @@ impl<'a> Convolution<'a> {
             && !bias.is_empty()
             && plan.inputs > 0
             && map.len() == plan.inputs.checked_mul(area)?
-            && weights.len() == steps.checked_mul(bias.len())?.checked_mul(tiles::OF_STEP)?
+            && weights.len() == steps.checked_mul(bias.len())?.checked_mul(plan.products.of_step())?
             && sum.is_none_or(|sum| sum.len() == bias.len() * result[0] * result[1]);
         if !fits {
             return None;
@@ -180,16 +180,18 @@ impl<'a> Convolution<'a> {
     }
 
     /// One line of a step's inputs, from the column `x` of the row `y` on; those beyond the map are 0.
-    fn split(&self, unit: &Unit, step: usize, y: usize, x: isize, line: &mut [Split]) {
-        let [height, width] = self.sides;
-        let (before, start) = (x.min(0).unsigned_abs().min(line.len()), x.max(0).unsigned_abs());
-        let count = if y < height { width.saturating_sub(start).min(line.len() - before) } else { 0 };
-        line[..before].fill(Split::ZERO);
-        line[before + count..].fill(Split::ZERO);
+    fn split(&self, unit: &Unit, step: usize, y: usize, x: isize, line: &mut [Row]) {
+        let ([height, width], parts) = (self.sides, self.plan.products.parts());
+        let columns = line.len() / parts;
+        let (before, start) = (x.min(0).unsigned_abs().min(columns), x.max(0).unsigned_abs());
+        let count = if y < height { width.saturating_sub(start).min(columns - before) } else { 0 };
+        let (before, after) = (before * parts, (before + count) * parts);
+        line[..before].fill(Row::ZERO);
+        line[after..].fill(Row::ZERO);
         if count > 0 {
             let of_block = |block: usize| &self.map[(block * height + y) * width + start..][..count];
             let second = (2 * step + 1 < self.plan.inputs).then(|| of_block(2 * step + 1));
-            unit.split(of_block(2 * step), second, &mut line[before..before + count]);
+            unit.split(self.plan.products, of_block(2 * step), second, &mut line[before..after]);
         }
     }
 }
@@ -221,9 +223,9 @@ impl Loop for Compute<'_, '_> {
     #[inline(always)]
     fn run<const FUSED: bool, const WIDE: bool>(self) {
         let Self { convolution, part: Part { start, mut results } } = self;
-        let mut unit = convolution.unit.take(convolution.plan.products);
+        let mut unit = convolution.unit.take();
         let Convolution { plan, bias, sum, result: [height, width], .. } = *convolution;
-        let Plan { window, activation, inputs, .. } = plan;
+        let Plan { window, activation, inputs, products } = plan;
         let pixels = results.first().map_or(0, |block| block.len());
         let (rows, columns) = if height == 1 {
             (0..1, start..start + pixels)
@@ -242,8 +244,9 @@ impl Loop for Compute<'_, '_> {
             let (step, at) = (look / (kernel_height * kernel_width), look % (kernel_height * kernel_width));
             place(step, at / kernel_width, at % kernel_width)
         });
-        let looks = Looks::new(looks, right);
-        let mut band = vec![Split::ZERO; steps * of_rows * of_columns];
+        let looks = Looks::new(products, looks, right);
+        let parts = products.parts();
+        let mut band = vec![Row::ZERO; steps * of_rows * of_columns * parts];
         let mut sums = Sums::ZERO;
         for first_row in rows.clone().step_by(ROWS) {
             let of_band = first_row..(first_row + ROWS).min(rows.end);
@@ -252,7 +255,13 @@ impl Loop for Compute<'_, '_> {
                 for (step, row) in (0..steps).flat_map(|step| (0..looked_at).map(move |row| (step, row))) {
                     let y = (first_row * down + row).wrapping_sub(window.pads[0]);
                     let x = (first_column * right).cast_signed() - window.pads[1].cast_signed();
-                    convolution.split(&unit, step, y, x, &mut band[place(step, row, 0)..][..of_columns]);
+                    convolution.split(
+                        &unit,
+                        step,
+                        y,
+                        x,
+                        &mut band[place(step, row, 0) * parts..][..of_columns * parts],
+                    );
                 }
                 for pair in (0..bias.len()).step_by(2) {
                     let weights =
@@ -260,7 +269,8 @@ impl Loop for Compute<'_, '_> {
                     for row in of_band.clone() {
                         for column in (first_column..columns.end.min(first_column + wide)).step_by(PLACES) {
                             let count = PLACES.min(columns.end - column);
-                            let inputs = &band[place(0, (row - first_row) * down, (column - first_column) * right)..];
+                            let inputs =
+                                &band[place(0, (row - first_row) * down, (column - first_column) * right) * parts..];
                             unit.multiply((inputs, count), &looks, weights, &mut sums);
                             let at = row * width + column;
                             let blocks = results.iter_mut().zip(bias).enumerate().skip(pair);
@@ -372,7 +382,9 @@ mod tests {
             let plan = Plan { window, ..usual };
             assert_eq!(Plan::of_numbers(&plan.numbers()), None);
             let map = [[0.0; BLOCK]; 3];
-            assert!(Convolution::new(plan, (&map, [1, 1]), &[0.0; 2 * tiles::OF_STEP], &map[..1], None).is_none());
+            assert!(
+                Convolution::new(plan, (&map, [1, 1]), &[0.0; 2 * Products::One.of_step()], &map[..1], None).is_none()
+            );
         }
     }
 
@@ -401,9 +413,10 @@ mod tests {
             let map = numbers(inputs * BLOCK * sides[0] * sides[1]);
             let weights = numbers(inputs * outputs * BLOCK * BLOCK * window.kernel[0] * window.kernel[1]);
             let bias = numbers(outputs * BLOCK);
-            let tiles =
-                tiles::tiles(&weights, [outputs * BLOCK, inputs * BLOCK, window.kernel[0], window.kernel[1]]).unwrap();
-            let tiles: Vec<f32> = tiles.into_iter().map(f32::from_bits).collect();
+            let tiles = |products| -> Vec<f32> {
+                let sides = [outputs * BLOCK, inputs * BLOCK, window.kernel[0], window.kernel[1]];
+                tiles::tiles(&weights, sides, products).unwrap().into_iter().map(f32::from_bits).collect()
+            };
             let (map, bias) = (map.as_chunks().0, bias.as_chunks().0);
             let wanted = exact(&case, map, &weights, bias);
             let sum = numbers(wanted.len());
@@ -417,6 +430,7 @@ mod tests {
             ] {
                 let of_sum = added.then_some(sum.as_chunks().0);
                 let plan = Plan { window, activation, inputs, products };
+                let tiles = tiles(products);
                 let convolution = Convolution::new(plan, (map, sides), &tiles, bias, of_sum).unwrap();
                 let mut found = vec![[f32::NAN; BLOCK]; wanted.len() / BLOCK];
                 for part in convolution.parts(&mut found).unwrap() {

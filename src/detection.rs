@@ -75,19 +75,20 @@ pub fn input_size(width: u32, height: u32, o: &DetectionOptions) -> (u32, u32) {
         LimitType::Max | LimitType::Auto | LimitType::Min => 1.0,
         LimitType::ResizeLong => limit / w.max(h),
     };
-    let (mut w, mut h) = ((w * ratio).trunc(), (h * ratio).trunc());
-    let max_side = f64::from(o.max_side);
-    if w.max(h) > max_side {
-        let ratio = max_side / w.max(h);
-        (w, h) = ((w * ratio).trunc(), (h * ratio).trunc());
+    // Paddle truncates after each step.
+    let scaled = |(w, h): (f64, f64), ratio: f64| ((w * ratio).trunc(), (h * ratio).trunc());
+    let mut size = scaled((w, h), ratio);
+    let longer = f64::max(size.0, size.1);
+    if longer > f64::from(o.max_side) {
+        size = scaled(size, f64::from(o.max_side) / longer);
     }
-    if w * h > LARGEST {
-        let ratio = (LARGEST / (w * h)).sqrt();
-        (w, h) = ((w * ratio).trunc(), (h * ratio).trunc());
+    let area = size.0 * size.1;
+    if area > LARGEST {
+        size = scaled(size, (LARGEST / area).sqrt());
     }
     // Python's round: half to even.
     let to_stride = |side: f64| ((side / STRIDE).round_ties_even() * STRIDE).max(STRIDE) as u32;
-    (to_stride(w), to_stride(h))
+    (to_stride(size.0), to_stride(size.1))
 }
 
 /// The size after the padding of tiny pages, which an empty page also gets.

@@ -10,7 +10,7 @@
 // Loops over lanes by their number, all in one place, are what the compiler makes vectors of.
 #![allow(clippy::inline_always, clippy::needless_bitwise_bool, clippy::needless_range_loop)]
 
-use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Products, Split, Sums};
+use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Products, Row, Sums};
 use crate::vectors::{self, Loop, exp, multiply_add};
 
 /// Classes that are computed at once: two vectors of AVX2, or one of AVX-512.
@@ -40,6 +40,9 @@ enum Weights {
     /// For the matrix unit. Classes are its outputs.
     Tiles(Granted, Vec<f32>),
 }
+
+/// Of 19,000 classes two may be so near that 8 bits tell little.
+const PRODUCTS: Products = Products::Three;
 
 /// Loads of what lies across two lines of the cache take twice as long.
 const LINE: usize = 64;
@@ -71,7 +74,7 @@ fn on_tiles(weights: &[f32], features: usize, classes: usize) -> Option<Vec<f32>
         }
     }
     let numbers = blocks.as_flattened().as_flattened();
-    let tiles = tiles::tiles(numbers, [of_classes * BLOCK, of_features * BLOCK, 1, 1])?;
+    let tiles = tiles::tiles(numbers, [of_classes * BLOCK, of_features * BLOCK, 1, 1], PRODUCTS)?;
     let mut aligned = vec![0.0; LINE / 4 - 1 + tiles.len()];
     let start = before_line(&aligned);
     aligned[start..].iter_mut().zip(tiles).for_each(|(number, bits)| *number = f32::from_bits(bits));
@@ -266,18 +269,19 @@ impl Best<'_> {
     #[inline(always)]
     fn on_tiles<const FUSED: bool>(self, unit: Granted, tiles: &[f32]) -> Vec<(u32, f32)> {
         let Head { features, bias, .. } = self.head;
-        let mut unit = unit.take(Products::Three);
+        let mut unit = unit.take();
         // For every `PLACES` columns: their first features, their next ones, and so on. Blank columns fill up the last ones.
         let steps = features.div_ceil(2 * BLOCK);
-        let looks = Looks::new((0..steps).map(|step| step * PLACES), 1);
+        let looks = Looks::new(PRODUCTS, (0..steps).map(|step| step * PLACES), 1);
         let count = self.columns.len() / features;
-        let mut splits = vec![Split::ZERO; count.div_ceil(PLACES) * steps * PLACES];
+        let parts = PRODUCTS.parts();
+        let mut rows = vec![Row::ZERO; count.div_ceil(PLACES) * steps * PLACES * parts];
         let mut filled = vec![[0.0; BLOCK]; 2 * steps];
         for (at, column) in self.columns.chunks_exact(*features).enumerate() {
             filled.as_flattened_mut()[..*features].copy_from_slice(column);
             for (step, two) in filled.chunks_exact(2).enumerate() {
                 let place = (at / PLACES * steps + step) * PLACES + at % PLACES;
-                unit.split(&two[..1], Some(&two[1..]), &mut splits[place..=place]);
+                unit.split(PRODUCTS, &two[..1], Some(&two[1..]), &mut rows[place * parts..][..parts]);
             }
         }
         let mut seen = vec![Seen::NOTHING; count];
@@ -289,7 +293,7 @@ impl Best<'_> {
             later = rest;
             // The weights are larger than the caches near the core: while these are multiplied the next ones come.
             let mut next = later.chunks(CLASSES);
-            for (columns, seen) in splits.chunks_exact(steps * PLACES).zip(seen.chunks_mut(PLACES)) {
+            for (columns, seen) in rows.chunks_exact(steps * PLACES * parts).zip(seen.chunks_mut(PLACES)) {
                 next.by_ref().take(share).for_each(|line| vectors::prefetch(&line[0]));
                 unit.multiply((columns, seen.len()), &looks, weights, &mut sums);
                 for (panel, (bias, sums)) in bias.iter().zip(&sums.0).enumerate() {

@@ -1,7 +1,7 @@
 //! ONNX Runtime's convolutions in blocks, put on the processor's matrix unit where it has one: see [`crate::convolution`].
 //!
-//! Those whose inputs and outputs fill blocks are three quarters of a page's time. Their weights become tiles when the network is loaded, in as many
-//! bytes; a Gelu that takes such a sum is done with it, while it is in the nearest cache.
+//! Those whose inputs and outputs fill blocks are three quarters of a page's time. Their weights become tiles when the network is loaded; a Gelu that
+//! takes such a sum is done with it, while it is in the nearest cache.
 
 use crate::blocks::{BLOCKED, DOMAIN, Own, is, quantizes};
 use crate::convolution::{Activation, Plan, Window};
@@ -60,7 +60,8 @@ fn one(graph: &Graph, (at, node): (usize, &Node), products: Products, changes: &
     if !window.is_usual() {
         return None;
     }
-    let tiles: Vec<u8> = tiles::tiles(&weights.values, sides)?.into_iter().flat_map(u32::to_le_bytes).collect();
+    let tiles: Vec<u8> =
+        tiles::tiles(&weights.values, sides, products)?.into_iter().flat_map(u32::to_le_bytes).collect();
     let (bias, sum) = match *more {
         [] => ("", None),
         [bias] | [bias, ""] => (bias, None),

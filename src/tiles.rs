@@ -3,7 +3,7 @@
 //! The unit multiplies tiles of 16 x 32 numbers of bf16, which have 8 bits of f32's 24, and adds up in f32, sixteen times as many products in a cycle
 //! as the vectors do. Here a number is two of bf16, its first 8 bits and the next 8, and a product three: first by first, first by next and next by
 //! first. What is left out is 2^-15 of a product at most and mostly 2^-18, so sums of hundreds are off by 3e-6 of the largest one. (Intel's oneMKL has the
-//! same as `float_to_bf16x3`.) Where 8 bits are enough, [`Products::One`], the next ones keep their places and nobody looks at them.
+//! same as `float_to_bf16x3`.) Where 8 bits are enough, [`Products::One`], there are no next ones.
 
 // Where there is no such unit, nothing of it is used.
 #![cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(unused))]
@@ -29,16 +29,28 @@ pub enum Products {
     Three,
 }
 
-/// Numbers that [`tiles`] have of a step and a block of outputs.
-pub(crate) const OF_STEP: usize = 2 * TILE;
+impl Products {
+    /// Of how many numbers of bf16 one is made.
+    pub(crate) const fn parts(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Three => 2,
+        }
+    }
 
-/// Weights for [`Unit::multiply`], as many bits as they have in f32, of weights as ONNX Runtime has them in blocks: for every block of outputs, block of
-/// inputs, row and column of the window 16 inputs x 16 outputs. `sides`: outputs, inputs, height and width. `None` where that is something else.
+    /// Numbers that [`tiles`] have of a step and a block of outputs.
+    pub(crate) const fn of_step(self) -> usize {
+        self.parts() * TILE
+    }
+}
+
+/// Weights for [`Unit::multiply`], of weights as ONNX Runtime has them in blocks: for every block of outputs, block of inputs, row and column of the
+/// window 16 inputs x 16 outputs. `sides`: outputs, inputs, height and width. `None` where that is something else.
 ///
-/// For every two blocks of outputs, step of inputs, row and column there are the tiles of both blocks' first bits, then of their next ones. A tile
-/// has 16 rows, of two inputs, for each output.
+/// For every two blocks of outputs, step of inputs, row and column there are the tiles of both blocks' first bits, then for three products those of
+/// their next ones, which makes as many bytes as in f32. A tile has 16 rows, of two inputs, for each output.
 #[must_use]
-pub fn tiles(weights: &[f32], sides: [usize; 4]) -> Option<Vec<u32>> {
+pub fn tiles(weights: &[f32], sides: [usize; 4], products: Products) -> Option<Vec<u32>> {
     let [outputs, inputs, height, width] = sides;
     let size = sides.iter().try_fold(1_usize, |size, &side| size.checked_mul(side)).filter(|&size| size > 0)?;
     if size != weights.len() || !outputs.is_multiple_of(BLOCK) || !inputs.is_multiple_of(BLOCK) {
@@ -46,12 +58,12 @@ pub fn tiles(weights: &[f32], sides: [usize; 4]) -> Option<Vec<u32>> {
     }
     let (window, of_inputs) = (height * width, inputs / BLOCK);
     let (blocks, _) = weights.as_chunks::<BLOCK>().0.as_chunks::<BLOCK>();
-    let mut tiles = Vec::with_capacity(outputs / BLOCK * of_inputs.div_ceil(2) * window * 2 * TILE);
+    let mut tiles = Vec::with_capacity(outputs / BLOCK * of_inputs.div_ceil(2) * window * products.of_step());
     let groups: Vec<usize> = (0..outputs / BLOCK).collect();
     for group in groups.chunks(2) {
         for step in 0..of_inputs.div_ceil(2) {
             for at in 0..window {
-                for part in [first, next] {
+                for part in &[first, next][..products.parts()] {
                     for output in group {
                         for row in 0..BLOCK {
                             let block = 2 * step + row / 8;
@@ -83,16 +95,13 @@ fn next(number: f32) -> u32 {
     first(number - f32::from_bits(first(number)))
 }
 
-/// A place's inputs of a step: their first bits, and their next ones.
+/// The first bits of a place's inputs of a step, or their next ones, which come right after these.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Split {
-    first: [u16; STEP],
-    next: [u16; STEP],
-}
+pub(crate) struct Row([u16; STEP]);
 
-impl Split {
-    pub(crate) const ZERO: Self = Self { first: [0; STEP], next: [0; STEP] };
+impl Row {
+    pub(crate) const ZERO: Self = Self([0; STEP]);
 }
 
 /// Of one or two blocks of outputs, [`PLACES`] sums.
@@ -107,27 +116,29 @@ impl Sums {
 /// Where the inputs of [`PLACES`] sums lie.
 #[derive(Debug)]
 pub(crate) struct Looks {
+    products: Products,
     /// Of every step the first place's, in bytes from the first one of all.
     offsets: Vec<usize>,
-    /// From one place to the next.
+    /// Bytes from one place to the next.
     stride: usize,
-    /// So many inputs are looked at or skipped.
+    /// So many rows are looked at or skipped.
     reach: usize,
 }
 
 impl Looks {
     /// `first`: of every step the first place's; `stride`: from one place to the next.
-    pub(crate) fn new(first: impl Iterator<Item = usize>, stride: usize) -> Self {
+    pub(crate) fn new(products: Products, first: impl Iterator<Item = usize>, stride: usize) -> Self {
         let mut last = 0;
-        let offsets = first.inspect(|&place| last = place.max(last)).map(|place| place * size_of::<Split>()).collect();
+        let of_place = products.parts() * size_of::<Row>();
+        let offsets = first.inspect(|&place| last = place.max(last)).map(|place| place * of_place).collect();
         // Too far for any inputs, rather than less than it is.
-        let reach = (PLACES - 1).saturating_mul(stride).saturating_add(last).saturating_add(1);
-        Self { offsets, stride, reach }
+        let places = (PLACES - 1).saturating_mul(stride).saturating_add(last).saturating_add(1);
+        Self { products, offsets, stride: stride * of_place, reach: places.saturating_mul(products.parts()) }
     }
 
     /// How many numbers of [`tiles`] one block of outputs has.
     pub(crate) fn weights(&self) -> usize {
-        self.offsets.len() * OF_STEP
+        self.offsets.len() * self.products.of_step()
     }
 }
 
@@ -143,7 +154,7 @@ pub fn is_there() -> bool {
 /// Elsewhere there is none.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod none {
-    use super::{BLOCK, Looks, Products, Split, Sums};
+    use super::{BLOCK, Looks, Row, Sums};
 
     #[derive(Debug, Clone, Copy)]
     pub(crate) enum Granted {}
@@ -153,7 +164,7 @@ mod none {
     }
 
     impl Granted {
-        pub(crate) fn take(self, _: Products) -> Unit {
+        pub(crate) fn take(self) -> Unit {
             match self {}
         }
     }
@@ -161,11 +172,11 @@ mod none {
     pub(crate) enum Unit {}
 
     impl Unit {
-        pub(crate) fn split(&self, _: &[[f32; BLOCK]], _: Option<&[[f32; BLOCK]]>, _: &mut [Split]) {
+        pub(crate) fn split(&self, _: Products, _: &[[f32; BLOCK]], _: Option<&[[f32; BLOCK]]>, _: &mut [Row]) {
             match *self {}
         }
 
-        pub(crate) fn multiply(&mut self, _: (&[Split], usize), _: &Looks, _: &[f32], _: &mut Sums) {
+        pub(crate) fn multiply(&mut self, _: (&[Row], usize), _: &Looks, _: &[f32], _: &mut Sums) {
             match *self {}
         }
     }
@@ -187,7 +198,7 @@ mod unit {
     use std::mem::transmute;
     use std::sync::OnceLock;
 
-    use super::{BLOCK, Looks, Products, STEP, Split, Sums};
+    use super::{BLOCK, Looks, Products, Row, Sums};
 
     /// That this process may use such a unit.
     #[derive(Debug, Clone, Copy)]
@@ -247,34 +258,40 @@ mod unit {
     /// The unit of the core that this thread runs on, its tiles in shape. Between two calls nothing is in them. ONNX Runtime's kernels and oneDNN's use
     /// it too, and look at the shapes before.
     pub(crate) struct Unit {
-        products: Products,
         /// The shapes are this thread's.
         stays: PhantomData<*const ()>,
     }
 
-    // Who has one of these may do what they stand for; of what it is made no method looks at anything.
+    // Who has one of these may do what they stand for; no method looks at anything in them.
     #[allow(clippy::unused_self)]
     impl Granted {
-        pub(crate) fn take(self, products: Products) -> Unit {
+        pub(crate) fn take(self) -> Unit {
             if TAKEN.replace(TAKEN.get() + 1) == 0 {
                 // SAFETY: the processor has the instruction, and the shapes are valid.
                 unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack, readonly)) };
             }
-            Unit { products, stays: PhantomData }
+            Unit { stays: PhantomData }
         }
     }
 
+    #[allow(clippy::unused_self)]
     impl Unit {
-        /// A block of inputs and the next one, which is 0 where there is none, place by place; for one product their first bits alone.
-        pub(crate) fn split(&self, a: &[[f32; BLOCK]], b: Option<&[[f32; BLOCK]]>, splits: &mut [Split]) {
+        /// A block of inputs and the next one, which is 0 where there is none, place by place.
+        pub(crate) fn split(
+            &self,
+            products: Products,
+            a: &[[f32; BLOCK]],
+            b: Option<&[[f32; BLOCK]]>,
+            rows: &mut [Row],
+        ) {
             let nothing = std::iter::repeat(&[0.0; BLOCK]);
             // SAFETY: the processor has what it needs, or nothing had been granted.
             unsafe {
-                match (self.products, b) {
-                    (Products::Three, Some(b)) => split_all::<true>(a.iter().zip(b), splits),
-                    (Products::Three, None) => split_all::<true>(a.iter().zip(nothing), splits),
-                    (Products::One, Some(b)) => split_all::<false>(a.iter().zip(b), splits),
-                    (Products::One, None) => split_all::<false>(a.iter().zip(nothing), splits),
+                match (products, b) {
+                    (Products::Three, Some(b)) => split_all::<2>(a.iter().zip(b), rows),
+                    (Products::Three, None) => split_all::<2>(a.iter().zip(nothing), rows),
+                    (Products::One, Some(b)) => split_all::<1>(a.iter().zip(b), rows),
+                    (Products::One, None) => split_all::<1>(a.iter().zip(nothing), rows),
                 }
             }
         }
@@ -283,7 +300,7 @@ mod unit {
         /// computed where `count` is no more.
         pub(crate) fn multiply(
             &mut self,
-            (inputs, count): (&[Split], usize),
+            (inputs, count): (&[Row], usize),
             looks: &Looks,
             weights: &[f32],
             sums: &mut Sums,
@@ -292,7 +309,7 @@ mod unit {
             assert!(
                 inputs.len() >= looks.reach && !looks.offsets.is_empty() && weights.len() == blocks * looks.weights()
             );
-            let run = match (self.products, count > BLOCK, blocks) {
+            let run = match (looks.products, count > BLOCK, blocks) {
                 (Products::Three, true, 2) => two_by_two,
                 (Products::Three, true, 1) => two_by_one,
                 (Products::Three, false, 2) => one_by_two,
@@ -304,7 +321,7 @@ mod unit {
                 _ => unreachable!("one block of outputs, or two"),
             };
             // SAFETY: the tiles have their shapes. `inputs` reach as far as they are looked at, and `weights` are those of all steps.
-            unsafe { run(inputs.as_ptr(), &looks.offsets, weights.as_ptr(), looks.stride * size_of::<Split>(), sums) };
+            unsafe { run(inputs.as_ptr(), &looks.offsets, weights.as_ptr(), looks.stride, sums) };
         }
     }
 
@@ -319,25 +336,24 @@ mod unit {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn split_all<'a, const NEXT: bool>(
+    fn split_all<'a, const PARTS: usize>(
         inputs: impl Iterator<Item = (&'a [f32; BLOCK], &'a [f32; BLOCK])>,
-        splits: &mut [Split],
+        rows: &mut [Row],
     ) {
         // SAFETY: both are 512 bits.
-        let bits = |all| unsafe { transmute::<__m512bh, [u16; STEP]>(all) };
-        for (split, (a, b)) in splits.iter_mut().zip(inputs) {
+        let row = |all| unsafe { transmute::<__m512bh, Row>(all) };
+        for (place, (a, b)) in rows.as_chunks_mut::<PARTS>().0.iter_mut().zip(inputs) {
             // SAFETY: sixteen numbers each.
             let (a, b) = unsafe { (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())) };
             let first = _mm512_cvtne2ps_pbh(b, a);
-            split.first = bits(first);
-            if !NEXT {
-                continue;
+            place[0] = row(first);
+            if let Some(next) = place.get_mut(1) {
+                // SAFETY: both are 512 bits.
+                let [of_a, of_b] = unsafe { transmute::<__m512bh, [__m256i; 2]>(first) };
+                let number =
+                    |bits| -> __m512 { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) };
+                *next = row(_mm512_cvtne2ps_pbh(_mm512_sub_ps(b, number(of_b)), _mm512_sub_ps(a, number(of_a))));
             }
-            // SAFETY: both are 512 bits.
-            let [of_a, of_b] = unsafe { transmute::<__m512bh, [__m256i; 2]>(first) };
-            let number = |bits| -> __m512 { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) };
-            let next = _mm512_cvtne2ps_pbh(_mm512_sub_ps(b, number(of_b)), _mm512_sub_ps(a, number(of_a)));
-            split.next = bits(next);
         }
     }
 
@@ -349,9 +365,9 @@ mod unit {
         ($name:ident, $weights:literal, [$($start:literal),+], [$($step:literal),+], [$($end:literal),+]) => {
             /// # Safety
             ///
-            /// The tiles have their shapes. At each offset from `map` lie [`super::PLACES`] splits that are `stride` bytes apart, and at `weights` tiles for all
+            /// The tiles have their shapes. At each offset from `map` lie [`super::PLACES`] places that are `stride` bytes apart, and at `weights` tiles for all
             /// offsets, of which there is one at least.
-            unsafe fn $name(map: *const Split, offsets: &[usize], weights: *const f32, stride: usize, sums: &mut Sums) {
+            unsafe fn $name(map: *const Row, offsets: &[usize], weights: *const f32, stride: usize, sums: &mut Sums) {
                 // SAFETY: the caller's; there is an offset.
                 unsafe {
                     asm!(
@@ -387,13 +403,12 @@ mod unit {
 
     /// Those of a shape, which differ in their steps alone.
     macro_rules! kernels {
-        ($weights:literal, $start:tt, $end:tt, $($name:ident: $step:tt),+) => {
+        ($start:tt, $end:tt, $($name:ident, $weights:literal: $step:tt),+) => {
             $(kernel!($name, $weights, $start, $step, $end);)+
         };
     }
 
     kernels!(
-        "add {weights}, 4096",
         ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
         [
             "tilestored [{sums} + {row}], tmm0",
@@ -401,7 +416,7 @@ mod unit {
             "tilestored [{sums} + {row} + 2048], tmm2",
             "tilestored [{sums} + {row} + 3072], tmm3"
         ],
-        two_by_two: [
+        two_by_two, "add {weights}, 4096": [
             "tileloadd tmm4, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tileloadd tmm7, [{weights} + {row} + 1024]",
@@ -423,7 +438,7 @@ mod unit {
             "tdpbf16ps tmm2, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7"
         ],
-        first_two_by_two: [
+        first_two_by_two, "add {weights}, 2048": [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -436,10 +451,9 @@ mod unit {
     );
 
     kernels!(
-        "add {weights}, 2048",
         ["tilezero tmm0", "tilezero tmm1"],
         ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 1024], tmm1"],
-        two_by_one: [
+        two_by_one, "add {weights}, 2048": [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{second} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -453,7 +467,7 @@ mod unit {
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm5, tmm6"
         ],
-        first_two_by_one: [
+        first_two_by_one, "add {weights}, 1024": [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -463,10 +477,9 @@ mod unit {
     );
 
     kernels!(
-        "add {weights}, 4096",
         ["tilezero tmm0", "tilezero tmm2"],
         ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 2048], tmm2"],
-        one_by_two: [
+        one_by_two, "add {weights}, 4096": [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -480,7 +493,7 @@ mod unit {
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm4, tmm7"
         ],
-        first_one_by_two: [
+        first_one_by_two, "add {weights}, 2048": [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -490,10 +503,9 @@ mod unit {
     );
 
     kernels!(
-        "add {weights}, 2048",
         ["tilezero tmm0"],
         ["tilestored [{sums} + {row}], tmm0"],
-        one_by_one: [
+        one_by_one, "add {weights}, 2048": [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -502,6 +514,6 @@ mod unit {
             "tdpbf16ps tmm0, tmm5, tmm6",
             "tdpbf16ps tmm0, tmm4, tmm7"
         ],
-        first_one_by_one: ["tileloadd tmm4, [{first} + {stride}]", "tileloadd tmm6, [{weights} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6"]
+        first_one_by_one, "add {weights}, 1024": ["tileloadd tmm4, [{first} + {stride}]", "tileloadd tmm6, [{weights} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6"]
     );
 }

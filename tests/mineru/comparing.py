@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from threadsafe_ocr import _core
+
 PAGES = Path(__file__).parents[1] / "data" / "pages"
 NAMES = ["docs_zh/qyxf-book-doc-p003.png", "derived/qyxf-book-doc-p011_skew7.png", "scans_en/table_img2table.png", "scans_en/eurotext.png"]
 LINES = sorted((PAGES / "rec_lines").glob("*.png"))
 # With AMX recognition's products have 16 bits.
-TOLERANCE = 5e-4 if {"amx_bf16", "amx_tile", "avx512_bf16"} <= set(Path("/proc/cpuinfo").read_text().split()) else 1e-4
+TOLERANCE = 5e-4 if _core.has_matrix_unit() else 1e-4
 
 
 def bgr(path: Path) -> np.ndarray:

@@ -122,6 +122,22 @@ def child(work):
 def reads(ocr):
     text = ocr.read(LINE).text
     assert text == TEXT, text
+
+def names_of_threads():
+    # By number; one that ends meanwhile has none.
+    names = {{}}
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            names[thread] = open(f"/proc/self/task/{{thread}}/comm").read().strip()
+        except OSError:
+            pass
+    return names
+
+def no_worker_is_left():
+    # What was joined may be listed for a moment more.
+    late, own = time.monotonic() + 10, ("ocr-cpu", "ocr-page", "ocr-clock")
+    while left := [name for name in names_of_threads().values() if name.startswith(own)]:
+        assert time.monotonic() < late, left
 """
 
 

@@ -76,14 +76,6 @@ def test_ctrl_c_works_while_waiting_for_a_permit(run_python: Run) -> None:
 def test_an_engine_that_could_not_be_made_fixes_no_knob_and_leaves_no_worker(run_python: Run) -> None:
     run_python(
         """
-        def threads():
-            names = []
-            for thread in os.listdir("/proc/self/task"):
-                try:
-                    names.append(open(f"/proc/self/task/{thread}/comm").read().strip())
-                except OSError:
-                    pass
-            return names
         for knob in (1, 2):
             try:
                 ThreadSafeOCR({"det": LINE, "rec": LINE, "dict": threadsafe_ocr.__file__}, intra_op_num_threads=knob)
@@ -91,10 +83,7 @@ def test_an_engine_that_could_not_be_made_fixes_no_knob_and_leaves_no_worker(run
                 assert "cannot be loaded" in str(error), error
             else:
                 raise SystemExit("a picture was taken for a model")
-        # What was joined may be listed for a moment more.
-        late = time.monotonic() + 10
-        while any(name.startswith("ocr-cpu") for name in threads()):
-            assert time.monotonic() < late, threads()
+        no_worker_is_left()
         with ThreadSafeOCR(intra_op_num_threads=1) as ocr:
             reads(ocr)
         """
@@ -119,8 +108,7 @@ def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run
             else:
                 raise SystemExit("another knob was taken")
         unload()
-        names = [open(f"/proc/self/task/{t}/comm").read().strip() for t in os.listdir("/proc/self/task")]
-        assert not [n for n in names if n.startswith(("ocr-cpu", "ocr-page", "ocr-clock"))], names
+        no_worker_is_left()
         with ThreadSafeOCR(intra_op_num_threads=2) as ocr:
             reads(ocr)
         """

@@ -39,7 +39,7 @@ def test_a_profile_tells_provider_and_thread_of_every_node(run_python: Run, monk
         import json
         ocr = ThreadSafeOCR(device="cpu")
         ocr.read(LINE)
-        names = {task: open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")}
+        names = names_of_threads()
         ocr.close()
         del ocr
         threadsafe_ocr.unload()
