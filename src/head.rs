@@ -38,11 +38,8 @@ enum Weights {
     /// For every [`CLASSES`] classes: their weights of the first feature, of the second, and so on.
     Panels(Vec<[f32; CLASSES]>),
     /// For the matrix unit. Classes are its outputs.
-    Tiles(Granted, Vec<f32>),
+    Tiles(Granted, Products, Vec<f32>),
 }
-
-/// Of 19,000 classes two may be so near that 8 bits tell little.
-const PRODUCTS: Products = Products::Three;
 
 /// Loads of what lies across two lines of the cache take twice as long.
 const LINE: usize = 64;
@@ -64,7 +61,7 @@ fn on_panels(weights: &[f32], features: usize, classes: usize) -> Vec<[f32; CLAS
 }
 
 /// `weights` for the matrix unit: features and classes filled up with zeros.
-fn on_tiles(weights: &[f32], features: usize, classes: usize) -> Option<Vec<f32>> {
+fn on_tiles(weights: &[f32], features: usize, classes: usize, products: Products) -> Option<Vec<f32>> {
     let (of_features, of_classes) = (features.div_ceil(BLOCK), classes.div_ceil(BLOCK));
     let mut blocks = vec![[[0.0; BLOCK]; BLOCK]; of_features * of_classes];
     for (feature, row) in weights.chunks_exact(classes).enumerate() {
@@ -74,7 +71,7 @@ fn on_tiles(weights: &[f32], features: usize, classes: usize) -> Option<Vec<f32>
         }
     }
     let numbers = blocks.as_flattened().as_flattened();
-    let tiles = tiles::tiles(numbers, [of_classes * BLOCK, of_features * BLOCK, 1, 1], PRODUCTS)?;
+    let tiles = tiles::tiles(numbers, [of_classes * BLOCK, of_features * BLOCK, 1, 1], products)?;
     let mut aligned = vec![0.0; LINE / 4 - 1 + tiles.len()];
     let start = before_line(&aligned);
     aligned[start..].iter_mut().zip(tiles).for_each(|(number, bits)| *number = f32::from_bits(bits));
@@ -82,13 +79,14 @@ fn on_tiles(weights: &[f32], features: usize, classes: usize) -> Option<Vec<f32>
 }
 
 impl Head {
-    /// `weights` is features x classes, row by row; `bias` has a value for each class. `None` where the sizes do not fit.
+    /// `weights` is features x classes, row by row; `bias` has a value for each class. `None` where the sizes do not fit. `products` are those of a
+    /// matrix unit, where there is one.
     #[must_use]
-    pub fn new(weights: &[f32], bias: &[f32]) -> Option<Self> {
-        Self::on(tiles::granted(), weights, bias)
+    pub fn new(weights: &[f32], bias: &[f32], products: Products) -> Option<Self> {
+        Self::on(tiles::granted().map(|unit| (unit, products)), weights, bias)
     }
 
-    fn on(unit: Option<Granted>, weights: &[f32], bias: &[f32]) -> Option<Self> {
+    fn on(unit: Option<(Granted, Products)>, weights: &[f32], bias: &[f32]) -> Option<Self> {
         let classes = bias.len();
         if classes == 0 || weights.is_empty() || !weights.len().is_multiple_of(classes) {
             return None;
@@ -100,9 +98,11 @@ impl Head {
         }
         // Few features would be filled up to many, and what rounds to infinity is no number times the next bits.
         let is_tiled = features >= 2 * BLOCK && weights.iter().all(|weight| weight.abs() < 1e30);
-        let tiled = unit.filter(|_| is_tiled).and_then(|unit| Some((unit, on_tiles(weights, features, classes)?)));
+        let tiled = unit.filter(|_| is_tiled).and_then(|(unit, products)| {
+            Some(Weights::Tiles(unit, products, on_tiles(weights, features, classes, products)?))
+        });
         let weights = match tiled {
-            Some((unit, tiles)) => Weights::Tiles(unit, tiles),
+            Some(tiles) => tiles,
             None => Weights::Panels(on_panels(weights, features, classes)),
         };
         Some(Self { features, classes, weights, bias: biases })
@@ -267,21 +267,21 @@ impl Best<'_> {
     }
 
     #[inline(always)]
-    fn on_tiles<const FUSED: bool>(self, unit: Granted, tiles: &[f32]) -> Vec<(u32, f32)> {
+    fn on_tiles<const FUSED: bool>(self, unit: Granted, products: Products, tiles: &[f32]) -> Vec<(u32, f32)> {
         let Head { features, bias, .. } = self.head;
         let mut unit = unit.take();
         // For every `PLACES` columns: their first features, their next ones, and so on. Blank columns fill up the last ones.
         let steps = features.div_ceil(2 * BLOCK);
-        let looks = Looks::new(PRODUCTS, (0..steps).map(|step| step * PLACES), 1);
+        let looks = Looks::new(products, (0..steps).map(|step| step * PLACES), 1);
         let count = self.columns.len() / features;
-        let parts = PRODUCTS.parts();
+        let parts = products.parts();
         let mut rows = vec![Row::ZERO; count.div_ceil(PLACES) * steps * PLACES * parts];
         let mut filled = vec![[0.0; BLOCK]; 2 * steps];
         for (at, column) in self.columns.chunks_exact(*features).enumerate() {
             filled.as_flattened_mut()[..*features].copy_from_slice(column);
             for (step, two) in filled.chunks_exact(2).enumerate() {
                 let place = (at / PLACES * steps + step) * PLACES + at % PLACES;
-                unit.split(PRODUCTS, &two[..1], Some(&two[1..]), &mut rows[place * parts..][..parts]);
+                unit.split(products, &two[..1], Some(&two[1..]), &mut rows[place * parts..][..parts]);
             }
         }
         let mut seen = vec![Seen::NOTHING; count];
@@ -317,7 +317,7 @@ impl Loop for Best<'_> {
     #[inline(always)]
     fn run<const FUSED: bool, const WIDE: bool>(self) -> Self::Result {
         match &self.head.weights {
-            Weights::Tiles(unit, tiles) => self.on_tiles::<FUSED>(*unit, tiles),
+            Weights::Tiles(unit, products, tiles) => self.on_tiles::<FUSED>(*unit, *products, tiles),
             Weights::Panels(weights) if WIDE => self.by::<FUSED, 12>(weights, multiply_12::<FUSED>),
             Weights::Panels(weights) => self.by::<FUSED, 6>(weights, multiply_6::<FUSED>),
         }
@@ -346,12 +346,16 @@ mod tests {
         (class as u32, 1.0 / logits.iter().map(|logit| (logit - maximum).exp()).sum::<f64>())
     }
 
+    fn in_three(weights: &[f32], bias: &[f32]) -> Option<Head> {
+        Head::new(weights, bias, Products::Three)
+    }
+
     #[test]
     fn classes_and_probabilities_are_those_of_the_softmax_whatever_the_sizes() {
         for (count, features, classes) in [(1, 1, 1), (6, 8, 16), (7, 120, 33), (13, 5, 1000), (2, 80, 6906)] {
             let (weights, bias) = (numbers(features * classes), numbers(classes));
             let columns: Vec<f32> = numbers(count * features).iter().map(|value| value * 30.0).collect();
-            let head = Head::new(&weights, &bias).unwrap();
+            let head = in_three(&weights, &bias).unwrap();
             let by_vectors = Head::on(None, &weights, &bias).unwrap();
             let best = || Best { head: &by_vectors, columns: &columns };
             let [all, wide] = [best().run::<false, false>(), best().run::<false, true>()];
@@ -371,33 +375,54 @@ mod tests {
     }
 
     #[test]
+    fn one_product_tells_classes_apart_that_are_not_near() {
+        if !tiles::is_there() {
+            return;
+        }
+        let (features, classes) = (120, 1000);
+        let (weights, bias) = (numbers(features * classes), numbers(classes));
+        let columns: Vec<f32> = numbers(20 * features).iter().map(|value| value * 6.0).collect();
+        let found = Head::new(&weights, &bias, Products::One).unwrap().best_classes(&columns);
+        let mut farthest: f64 = 0.0;
+        for (column, (class, probability)) in columns.chunks_exact(features).zip(found) {
+            let wanted = softmax_maximum(column, &weights, &bias);
+            if wanted.1 > 0.6 {
+                assert_eq!(class, wanted.0);
+            }
+            farthest = farthest.max((f64::from(probability) - wanted.1).abs());
+        }
+        // Fewer bits, and no fewer than that.
+        assert!((1e-4..0.05).contains(&farthest), "{farthest}");
+    }
+
+    #[test]
     fn the_first_of_equal_classes_is_the_best_wherever_they_are() {
         for (first, second) in [(0, 1), (3, 40), (20, 35), (31, 32)] {
             let mut bias = vec![0.0; 50];
             (bias[first], bias[second]) = (5.0, 5.0);
-            let head = Head::new(&[0.0; 50], &bias).unwrap();
+            let head = in_three(&[0.0; 50], &bias).unwrap();
             assert_eq!(head.best_classes(&[1.0])[0].0, first as u32);
         }
     }
 
     #[test]
     fn what_is_not_a_number_is_never_the_best() {
-        let head = Head::new(&[f32::NAN, 1.0, 2.0, f32::NAN], &[0.0; 4]).unwrap();
+        let head = in_three(&[f32::NAN, 1.0, 2.0, f32::NAN], &[0.0; 4]).unwrap();
         let (class, probability) = head.best_classes(&[1.0])[0];
         assert_eq!(class, 2);
         assert!((probability - 0.731_058_6).abs() < 1e-6);
         assert_eq!(head.best_classes(&[f32::NAN]), [(0, 0.0)]);
-        let infinite = Head::new(&[0.0, f32::MAX, f32::MAX], &[0.0; 3]).unwrap();
+        let infinite = in_three(&[0.0, f32::MAX, f32::MAX], &[0.0; 3]).unwrap();
         assert_eq!(infinite.best_classes(&[10.0]), [(0, 0.0)]);
-        let tiled = Head::new(&[0.5; 64 * 3], &[0.0; 3]).unwrap();
+        let tiled = in_three(&[0.5; 64 * 3], &[0.0; 3]).unwrap();
         assert_eq!(tiled.best_classes(&[f32::INFINITY; 64]), [(0, 0.0)]);
         assert!(head.best_classes(&[]).is_empty());
     }
 
     #[test]
     fn sizes_that_do_not_fit_make_no_head() {
-        assert!(Head::new(&[1.0; 5], &[0.0; 2]).is_none());
-        assert!(Head::new(&[], &[0.0]).is_none());
-        assert!(Head::new(&[1.0], &[]).is_none());
+        assert!(in_three(&[1.0; 5], &[0.0; 2]).is_none());
+        assert!(in_three(&[], &[0.0]).is_none());
+        assert!(in_three(&[1.0], &[]).is_none());
     }
 }

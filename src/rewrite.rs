@@ -6,6 +6,7 @@
 
 use crate::head::Head;
 use crate::onnx::{Changes, Graph, Kind, Node, Tensor, new, with_changes};
+use crate::tiles::Products;
 
 /// A network to be loaded instead of its file.
 #[derive(Debug)]
@@ -17,11 +18,11 @@ pub struct Rewritten {
 }
 
 /// The network without its last layer and, for convolutions that have this many channels in a block, with fewer passes between them. `None`
-/// where nothing changes, or the file is no model.
+/// where nothing changes, or the file is no model. `products` are the last layer's.
 #[must_use]
-pub fn rewritten(model: &[u8], block: Option<usize>) -> Option<Rewritten> {
+pub fn rewritten(model: &[u8], block: Option<usize>, products: Products) -> Option<Rewritten> {
     let (model, head) = with_changes(model, |graph, changes| {
-        let head = whole(changes, |own| cut_head(graph, own));
+        let head = whole(changes, |own| cut_head(graph, products, own));
         if let Some(block) = block {
             for (&at, node) in &graph.nodes {
                 match node.kind {
@@ -61,7 +62,7 @@ fn whole<T>(changes: &mut Changes, change: impl FnOnce(&mut Changes) -> Option<T
 
 /// Cuts the last layer: `Softmax(Add(MatMul(columns, weights), bias))`, over the classes of N x T x classes, with `Identity` anywhere between. The
 /// weights may be `DequantizeLinear(integers, scales)`, a scale for each class.
-fn cut_head(graph: &Graph, cut: &mut Changes) -> Option<Head> {
+fn cut_head(graph: &Graph, products: Products, cut: &mut Changes) -> Option<Head> {
     let softmax = graph.take_last(graph.output, "Softmax", cut)?;
     let axis = softmax.integer("axis")?;
     let [logits] = *softmax.inputs else { return None };
@@ -75,7 +76,7 @@ fn cut_head(graph: &Graph, cut: &mut Changes) -> Option<Head> {
     if !matches!(axis, 2 | -1) || biases != classes {
         return None;
     }
-    let head = Head::new(&weights.values, &bias.values)?;
+    let head = Head::new(&weights.values, &bias.values, products)?;
     cut.insert(graph.output_place, new::output(columns));
     Some(head)
 }
@@ -368,6 +369,10 @@ mod tests {
 
     fn network(kind: &str) -> Vec<u8> {
         std::fs::read(format!("{}/models/{kind}/inference.onnx", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    fn rewritten(model: &[u8], block: Option<usize>) -> Option<Rewritten> {
+        super::rewritten(model, block, Products::Three)
     }
 
     fn without_head(model: &[u8]) -> Option<(Vec<u8>, Head)> {

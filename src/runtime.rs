@@ -83,7 +83,8 @@ pub enum Precision {
     /// 32 bits.
     #[default]
     F32,
-    /// f32, but convolutions multiply numbers rounded to bfloat16, 8 bits of mantissa, on the processor's [matrix unit](tiles::is_there).
+    /// f32, but convolutions and a recogniser's last layer multiply numbers rounded to bfloat16, 8 bits of mantissa, on the processor's
+    /// [matrix unit](tiles::is_there).
     Bf16,
 }
 
@@ -568,7 +569,7 @@ fn build(
     let products = if target.precision == Precision::Bf16 { Products::One } else { Products::Three };
     // A file that cannot be read is the runtime's to complain about.
     let file = if device == Device::Cpu { std::fs::read(path).ok() } else { None };
-    let rewritten = file.as_ref().and_then(|file| rewrite::rewritten(file, block));
+    let rewritten = file.as_ref().and_then(|file| rewrite::rewritten(file, block, products));
     let is_rewritten = rewritten.is_some();
     let as_it_is = || {
         let whole = block.and(file).filter(|file| onnx::is_whole(file))?;

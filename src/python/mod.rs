@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::tiles::Products;
+
 /// The folder of downloaded model sets; None where there is no home.
 #[pyfunction]
 fn model_cache() -> Option<PathBuf> {
@@ -23,7 +25,7 @@ fn model_cache() -> Option<PathBuf> {
 /// Runtime refuses is run as it is in the file.
 #[pyfunction]
 fn rewritten<'py>(py: Python<'py>, model: &[u8], block: usize) -> Option<Bound<'py, PyBytes>> {
-    crate::rewrite::rewritten(model, Some(block)).map(|rewritten| PyBytes::new(py, &rewritten.model))
+    crate::rewrite::rewritten(model, Some(block), Products::Three).map(|rewritten| PyBytes::new(py, &rewritten.model))
 }
 
 /// Native core of `threadsafe_ocr`.

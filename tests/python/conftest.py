@@ -133,10 +133,10 @@ def names_of_threads():
             pass
     return names
 
-def no_worker_is_left():
+def no_thread_is_left(*kinds):
     # What was joined may be listed for a moment more.
-    late, own = time.monotonic() + 10, ("ocr-cpu", "ocr-page", "ocr-clock")
-    while left := [name for name in names_of_threads().values() if name.startswith(own)]:
+    late = time.monotonic() + 10
+    while left := [name for name in names_of_threads().values() if name.startswith(kinds)]:
         assert time.monotonic() < late, left
 """
 

@@ -83,7 +83,7 @@ def test_an_engine_that_could_not_be_made_fixes_no_knob_and_leaves_no_worker(run
                 assert "cannot be loaded" in str(error), error
             else:
                 raise SystemExit("a picture was taken for a model")
-        no_worker_is_left()
+        no_thread_is_left("ocr-cpu")
         with ThreadSafeOCR(intra_op_num_threads=1) as ocr:
             reads(ocr)
         """
@@ -108,7 +108,7 @@ def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run
             else:
                 raise SystemExit("another knob was taken")
         unload()
-        no_worker_is_left()
+        no_thread_is_left("ocr-cpu", "ocr-page", "ocr-clock")
         with ThreadSafeOCR(intra_op_num_threads=2) as ocr:
             reads(ocr)
         """
