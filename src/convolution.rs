@@ -9,7 +9,7 @@
 #![allow(clippy::inline_always)]
 
 use crate::operators::gelu_of;
-use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Products, Row, Sums, Unit};
+use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Piece, Products, Sums, Unit};
 use crate::vectors::{self, Loop};
 
 /// Where a convolution looks.
@@ -180,14 +180,14 @@ impl<'a> Convolution<'a> {
     }
 
     /// One line of a step's inputs, from the column `x` of the row `y` on; those beyond the map are 0.
-    fn split(&self, unit: &Unit, step: usize, y: usize, x: isize, line: &mut [Row]) {
-        let ([height, width], parts) = (self.sides, self.plan.products.parts());
-        let columns = line.len() / parts;
+    fn split(&self, unit: &Unit, step: usize, y: usize, x: isize, line: &mut [Piece]) {
+        let ([height, width], pieces) = (self.sides, self.plan.products.pieces());
+        let columns = line.len() / pieces;
         let (before, start) = (x.min(0).unsigned_abs().min(columns), x.max(0).unsigned_abs());
         let count = if y < height { width.saturating_sub(start).min(columns - before) } else { 0 };
-        let (before, after) = (before * parts, (before + count) * parts);
-        line[..before].fill(Row::ZERO);
-        line[after..].fill(Row::ZERO);
+        let (before, after) = (before * pieces, (before + count) * pieces);
+        line[..before].fill(Piece::ZERO);
+        line[after..].fill(Piece::ZERO);
         if count > 0 {
             let of_block = |block: usize| &self.map[(block * height + y) * width + start..][..count];
             let second = (2 * step + 1 < self.plan.inputs).then(|| of_block(2 * step + 1));
@@ -205,7 +205,7 @@ pub struct Part<'r> {
     results: Vec<&'r mut [[f32; BLOCK]]>,
 }
 
-/// So many products are worth a thread, 20 to 40 us.
+/// So many products are worth a thread, 20 to 40 us; of first bits alone twice as many, which have half as many weights.
 const PRODUCTS: usize = 1 << 22;
 
 /// Rows of a band, so that what several of them look at is split once.
@@ -235,7 +235,7 @@ impl Loop for Compute<'_, '_> {
         let [kernel_height, kernel_width] = window.kernel;
         let [down, right] = window.strides;
         let steps = inputs.div_ceil(2);
-        // As wide as it is still in the nearest cache.
+        // As wide as it is still in the nearest cache. (Of first bits alone twice as wide is no faster.)
         let wide = PLACES * (8 / steps).clamp(1, 4);
         let of_rows = (ROWS.min(rows.len()) - 1) * down + kernel_height;
         let of_columns = (wide - 1) * right + kernel_width;
@@ -245,8 +245,8 @@ impl Loop for Compute<'_, '_> {
             place(step, at / kernel_width, at % kernel_width)
         });
         let looks = Looks::new(products, looks, right);
-        let parts = products.parts();
-        let mut band = vec![Row::ZERO; steps * of_rows * of_columns * parts];
+        let pieces = products.pieces();
+        let mut band = vec![Piece::ZERO; steps * of_rows * of_columns * pieces];
         let mut sums = Sums::ZERO;
         for first_row in rows.clone().step_by(ROWS) {
             let of_band = first_row..(first_row + ROWS).min(rows.end);
@@ -255,13 +255,8 @@ impl Loop for Compute<'_, '_> {
                 for (step, row) in (0..steps).flat_map(|step| (0..looked_at).map(move |row| (step, row))) {
                     let y = (first_row * down + row).wrapping_sub(window.pads[0]);
                     let x = (first_column * right).cast_signed() - window.pads[1].cast_signed();
-                    convolution.split(
-                        &unit,
-                        step,
-                        y,
-                        x,
-                        &mut band[place(step, row, 0) * parts..][..of_columns * parts],
-                    );
+                    let line = &mut band[place(step, row, 0) * pieces..][..of_columns * pieces];
+                    convolution.split(&unit, step, y, x, line);
                 }
                 for pair in (0..bias.len()).step_by(2) {
                     let weights =
@@ -270,7 +265,7 @@ impl Loop for Compute<'_, '_> {
                         for column in (first_column..columns.end.min(first_column + wide)).step_by(PLACES) {
                             let count = PLACES.min(columns.end - column);
                             let inputs =
-                                &band[place(0, (row - first_row) * down, (column - first_column) * right) * parts..];
+                                &band[place(0, (row - first_row) * down, (column - first_column) * right) * pieces..];
                             unit.multiply((inputs, count), &looks, weights, &mut sums);
                             let at = row * width + column;
                             let blocks = results.iter_mut().zip(bias).enumerate().skip(pair);
@@ -378,10 +373,16 @@ mod tests {
         let large = Window { kernel: [1, 1 << 20], ..window };
         let padded = Window { pads: [0, 1, 0, 0], ..window };
         let none = Window { strides: [0, 1], ..window };
+        let map = [[0.0; BLOCK]; 3];
+        let of_size = |size| Convolution::new(usual, (&map, [1, 1]), &[0.0; 2048][..size], &map[..1], None);
+        let size = 2 * Products::One.of_step();
+        assert_eq!(of_size(size).is_some(), tiles::is_there());
+        for size in [size - 1, size + 1, 2 * Products::Three.of_step()] {
+            assert!(of_size(size).is_none());
+        }
         for window in [far, large, padded, none] {
             let plan = Plan { window, ..usual };
             assert_eq!(Plan::of_numbers(&plan.numbers()), None);
-            let map = [[0.0; BLOCK]; 3];
             assert!(
                 Convolution::new(plan, (&map, [1, 1]), &[0.0; 2 * Products::One.of_step()], &map[..1], None).is_none()
             );

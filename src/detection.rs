@@ -75,7 +75,7 @@ pub fn input_size(width: u32, height: u32, o: &DetectionOptions) -> (u32, u32) {
         LimitType::Max | LimitType::Auto | LimitType::Min => 1.0,
         LimitType::ResizeLong => limit / w.max(h),
     };
-    // Paddle truncates after each step.
+    // Truncated after each step, as Paddle does.
     let scaled = |(w, h): (f64, f64), ratio: f64| ((w * ratio).trunc(), (h * ratio).trunc());
     let mut size = scaled((w, h), ratio);
     let longer = f64::max(size.0, size.1);

@@ -10,7 +10,7 @@
 // Loops over lanes by their number, all in one place, are what the compiler makes vectors of.
 #![allow(clippy::inline_always, clippy::needless_bitwise_bool, clippy::needless_range_loop)]
 
-use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Products, Row, Sums};
+use crate::tiles::{self, BLOCK, Granted, Looks, PLACES, Piece, Products, Sums};
 use crate::vectors::{self, Loop, exp, multiply_add};
 
 /// Classes that are computed at once: two vectors of AVX2, or one of AVX-512.
@@ -274,14 +274,14 @@ impl Best<'_> {
         let steps = features.div_ceil(2 * BLOCK);
         let looks = Looks::new(products, (0..steps).map(|step| step * PLACES), 1);
         let count = self.columns.len() / features;
-        let parts = products.parts();
-        let mut rows = vec![Row::ZERO; count.div_ceil(PLACES) * steps * PLACES * parts];
+        let pieces = products.pieces();
+        let mut inputs = vec![Piece::ZERO; count.div_ceil(PLACES) * steps * PLACES * pieces];
         let mut filled = vec![[0.0; BLOCK]; 2 * steps];
         for (at, column) in self.columns.chunks_exact(*features).enumerate() {
             filled.as_flattened_mut()[..*features].copy_from_slice(column);
             for (step, two) in filled.chunks_exact(2).enumerate() {
                 let place = (at / PLACES * steps + step) * PLACES + at % PLACES;
-                unit.split(products, &two[..1], Some(&two[1..]), &mut rows[place * parts..][..parts]);
+                unit.split(products, &two[..1], Some(&two[1..]), &mut inputs[place * pieces..][..pieces]);
             }
         }
         let mut seen = vec![Seen::NOTHING; count];
@@ -293,7 +293,7 @@ impl Best<'_> {
             later = rest;
             // The weights are larger than the caches near the core: while these are multiplied the next ones come.
             let mut next = later.chunks(CLASSES);
-            for (columns, seen) in rows.chunks_exact(steps * PLACES * parts).zip(seen.chunks_mut(PLACES)) {
+            for (columns, seen) in inputs.chunks_exact(steps * PLACES * pieces).zip(seen.chunks_mut(PLACES)) {
                 next.by_ref().take(share).for_each(|line| vectors::prefetch(&line[0]));
                 unit.multiply((columns, seen.len()), &looks, weights, &mut sums);
                 for (panel, (bias, sums)) in bias.iter().zip(&sums.0).enumerate() {

@@ -407,6 +407,16 @@ mod tests {
         assert!(alike >= 36, "{alike}");
     }
 
+    #[test]
+    fn the_last_layer_is_of_the_products_that_are_asked_for() {
+        let whole = network("v6-cascade/rec_first");
+        let columns: Vec<f32> = (0..80 * 40).map(|at| ((at * 37 % 101) as f32 - 50.0) / 25.0).collect();
+        let [one, three] = [Products::One, Products::Three]
+            .map(|products| super::rewritten(&whole, None, products).unwrap().head.unwrap().best_classes(&columns));
+        // Without a matrix unit both are in f32.
+        assert_eq!(one != three, crate::tiles::is_there());
+    }
+
     /// A last layer of 2 features and 3 classes, and nothing else.
     fn layer(weights: Vec<u8>, scales: Option<Vec<u8>>, bias: Vec<u8>, axis: u64) -> Vec<u8> {
         let used = if scales.is_some() { "scaled" } else { "weights" };

@@ -30,8 +30,8 @@ pub enum Products {
 }
 
 impl Products {
-    /// Of how many numbers of bf16 one is made.
-    pub(crate) const fn parts(self) -> usize {
+    /// Of how many numbers of bf16 one of f32 is made.
+    pub(crate) const fn pieces(self) -> usize {
         match self {
             Self::One => 1,
             Self::Three => 2,
@@ -40,7 +40,7 @@ impl Products {
 
     /// Numbers that [`tiles`] have of a step and a block of outputs.
     pub(crate) const fn of_step(self) -> usize {
-        self.parts() * TILE
+        self.pieces() * TILE
     }
 }
 
@@ -48,7 +48,7 @@ impl Products {
 /// window 16 inputs x 16 outputs. `sides`: outputs, inputs, height and width. `None` where that is something else.
 ///
 /// For every two blocks of outputs, step of inputs, row and column there are the tiles of both blocks' first bits, then for three products those of
-/// their next ones, which makes as many bytes as in f32. A tile has 16 rows, of two inputs, for each output.
+/// their next ones, which makes as many bytes as in f32. A missing block of inputs is of zeros. A tile has 16 rows, of two inputs, for each output.
 #[must_use]
 pub fn tiles(weights: &[f32], sides: [usize; 4], products: Products) -> Option<Vec<u32>> {
     let [outputs, inputs, height, width] = sides;
@@ -63,7 +63,7 @@ pub fn tiles(weights: &[f32], sides: [usize; 4], products: Products) -> Option<V
     for group in groups.chunks(2) {
         for step in 0..of_inputs.div_ceil(2) {
             for at in 0..window {
-                for part in &[first, next][..products.parts()] {
+                for part in &[first, next][..products.pieces()] {
                     for output in group {
                         for row in 0..BLOCK {
                             let block = 2 * step + row / 8;
@@ -95,12 +95,12 @@ fn next(number: f32) -> u32 {
     first(number - f32::from_bits(first(number)))
 }
 
-/// The first bits of a place's inputs of a step, or their next ones, which come right after these.
+/// The first bits of a place's inputs of a step, or their next ones, which come right after these: as many pieces as [`Products::pieces`].
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Row([u16; STEP]);
+pub(crate) struct Piece([u16; STEP]);
 
-impl Row {
+impl Piece {
     pub(crate) const ZERO: Self = Self([0; STEP]);
 }
 
@@ -121,7 +121,7 @@ pub(crate) struct Looks {
     offsets: Vec<usize>,
     /// Bytes from one place to the next.
     stride: usize,
-    /// So many rows are looked at or skipped.
+    /// So many pieces are looked at or skipped.
     reach: usize,
 }
 
@@ -129,11 +129,11 @@ impl Looks {
     /// `first`: of every step the first place's; `stride`: from one place to the next.
     pub(crate) fn new(products: Products, first: impl Iterator<Item = usize>, stride: usize) -> Self {
         let mut last = 0;
-        let of_place = products.parts() * size_of::<Row>();
+        let of_place = products.pieces() * size_of::<Piece>();
         let offsets = first.inspect(|&place| last = place.max(last)).map(|place| place * of_place).collect();
         // Too far for any inputs, rather than less than it is.
         let places = (PLACES - 1).saturating_mul(stride).saturating_add(last).saturating_add(1);
-        Self { products, offsets, stride: stride * of_place, reach: places.saturating_mul(products.parts()) }
+        Self { products, offsets, stride: stride * of_place, reach: places.saturating_mul(products.pieces()) }
     }
 
     /// How many numbers of [`tiles`] one block of outputs has.
@@ -154,7 +154,7 @@ pub fn is_there() -> bool {
 /// Elsewhere there is none.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 mod none {
-    use super::{BLOCK, Looks, Row, Sums};
+    use super::{BLOCK, Looks, Piece, Sums};
 
     #[derive(Debug, Clone, Copy)]
     pub(crate) enum Granted {}
@@ -172,11 +172,11 @@ mod none {
     pub(crate) enum Unit {}
 
     impl Unit {
-        pub(crate) fn split(&self, _: Products, _: &[[f32; BLOCK]], _: Option<&[[f32; BLOCK]]>, _: &mut [Row]) {
+        pub(crate) fn split(&self, _: Products, _: &[[f32; BLOCK]], _: Option<&[[f32; BLOCK]]>, _: &mut [Piece]) {
             match *self {}
         }
 
-        pub(crate) fn multiply(&mut self, _: (&[Row], usize), _: &Looks, _: &[f32], _: &mut Sums) {
+        pub(crate) fn multiply(&mut self, _: (&[Piece], usize), _: &Looks, _: &[f32], _: &mut Sums) {
             match *self {}
         }
     }
@@ -198,7 +198,7 @@ mod unit {
     use std::mem::transmute;
     use std::sync::OnceLock;
 
-    use super::{BLOCK, Looks, Products, Row, Sums};
+    use super::{BLOCK, Looks, Piece, Products, Sums};
 
     /// That this process may use such a unit.
     #[derive(Debug, Clone, Copy)]
@@ -276,22 +276,22 @@ mod unit {
 
     #[allow(clippy::unused_self)]
     impl Unit {
-        /// A block of inputs and the next one, which is 0 where there is none, place by place.
+        /// Makes of a block of inputs and the next one, which is 0 where there is none, each place's pieces.
         pub(crate) fn split(
             &self,
             products: Products,
             a: &[[f32; BLOCK]],
             b: Option<&[[f32; BLOCK]]>,
-            rows: &mut [Row],
+            places: &mut [Piece],
         ) {
             let nothing = std::iter::repeat(&[0.0; BLOCK]);
             // SAFETY: the processor has what it needs, or nothing had been granted.
             unsafe {
                 match (products, b) {
-                    (Products::Three, Some(b)) => split_all::<2>(a.iter().zip(b), rows),
-                    (Products::Three, None) => split_all::<2>(a.iter().zip(nothing), rows),
-                    (Products::One, Some(b)) => split_all::<1>(a.iter().zip(b), rows),
-                    (Products::One, None) => split_all::<1>(a.iter().zip(nothing), rows),
+                    (Products::Three, Some(b)) => split_all::<2>(a.iter().zip(b), places),
+                    (Products::Three, None) => split_all::<2>(a.iter().zip(nothing), places),
+                    (Products::One, Some(b)) => split_all::<1>(a.iter().zip(b), places),
+                    (Products::One, None) => split_all::<1>(a.iter().zip(nothing), places),
                 }
             }
         }
@@ -300,7 +300,7 @@ mod unit {
         /// computed where `count` is no more.
         pub(crate) fn multiply(
             &mut self,
-            (inputs, count): (&[Row], usize),
+            (inputs, count): (&[Piece], usize),
             looks: &Looks,
             weights: &[f32],
             sums: &mut Sums,
@@ -336,38 +336,39 @@ mod unit {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn split_all<'a, const PARTS: usize>(
+    fn split_all<'a, const PIECES: usize>(
         inputs: impl Iterator<Item = (&'a [f32; BLOCK], &'a [f32; BLOCK])>,
-        rows: &mut [Row],
+        places: &mut [Piece],
     ) {
         // SAFETY: both are 512 bits.
-        let row = |all| unsafe { transmute::<__m512bh, Row>(all) };
-        for (place, (a, b)) in rows.as_chunks_mut::<PARTS>().0.iter_mut().zip(inputs) {
+        let piece = |all| unsafe { transmute::<__m512bh, Piece>(all) };
+        for (place, (a, b)) in places.as_chunks_mut::<PIECES>().0.iter_mut().zip(inputs) {
             // SAFETY: sixteen numbers each.
             let (a, b) = unsafe { (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())) };
             let first = _mm512_cvtne2ps_pbh(b, a);
-            place[0] = row(first);
+            place[0] = piece(first);
             if let Some(next) = place.get_mut(1) {
                 // SAFETY: both are 512 bits.
                 let [of_a, of_b] = unsafe { transmute::<__m512bh, [__m256i; 2]>(first) };
                 let number =
                     |bits| -> __m512 { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits))) };
-                *next = row(_mm512_cvtne2ps_pbh(_mm512_sub_ps(b, number(of_b)), _mm512_sub_ps(a, number(of_a))));
+                *next = piece(_mm512_cvtne2ps_pbh(_mm512_sub_ps(b, number(of_b)), _mm512_sub_ps(a, number(of_a))));
             }
         }
     }
 
-    /// The sums of one or two tiles of places and one or two blocks of outputs, as a function: what is done at the start, in each step and at the end.
+    /// The sums of one or two tiles of places and one or two blocks of outputs, as a function: bytes of a step's weights, what is done at the start, in
+    /// each step and at the end.
     ///
     /// Ten instructions that do nothing (`nop`) follow each one on tiles. Where the core's other thread is busy these take half the time then: 165 ns
     /// a step of 20 for 300, and 75 both ways where it is idle (measured, a Xeon of 2023; 5 are too few, 20 no better, others that are as cheap do the same).
     macro_rules! kernel {
-        ($name:ident, $weights:literal, [$($start:literal),+], [$($step:literal),+], [$($end:literal),+]) => {
+        ($name:ident, $bytes:literal, [$($start:literal),+], [$($step:literal),+], [$($end:literal),+]) => {
             /// # Safety
             ///
-            /// The tiles have their shapes. At each offset from `map` lie [`super::PLACES`] places that are `stride` bytes apart, and at `weights` tiles for all
+            /// The tiles have their shapes. At each offset from `map` lie [`super::PLACES`] places, of one piece or for three products of two, `stride` bytes apart, and at `weights` tiles for all
             /// offsets, of which there is one at least.
-            unsafe fn $name(map: *const Row, offsets: &[usize], weights: *const f32, stride: usize, sums: &mut Sums) {
+            unsafe fn $name(map: *const Piece, offsets: &[usize], weights: *const f32, stride: usize, sums: &mut Sums) {
                 // SAFETY: the caller's; there is an offset.
                 unsafe {
                     asm!(
@@ -378,13 +379,14 @@ mod unit {
                         "lea {second}, [{first} + {tile}]",
                         "add {offset}, 8",
                         $($step, ".fill 10, 1, 0x90",)+
-                        $weights,
+                        "add {weights}, {bytes}",
                         "dec {steps}",
                         "jnz 2b",
                         $($end,)+
                         first = out(reg) _,
                         second = out(reg) _,
                         map = in(reg) map,
+                        bytes = const $bytes,
                         tile = in(reg) BLOCK * stride,
                         offset = inout(reg) offsets.as_ptr() => _,
                         steps = inout(reg) offsets.len() => _,
@@ -401,10 +403,10 @@ mod unit {
         };
     }
 
-    /// Those of a shape, which differ in their steps alone.
+    /// Those of a shape, which differ in their steps and in what these take of the weights.
     macro_rules! kernels {
-        ($start:tt, $end:tt, $($name:ident, $weights:literal: $step:tt),+) => {
-            $(kernel!($name, $weights, $start, $step, $end);)+
+        ($start:tt, $end:tt, $($name:ident, $bytes:literal: $step:tt),+) => {
+            $(kernel!($name, $bytes, $start, $step, $end);)+
         };
     }
 
@@ -416,7 +418,7 @@ mod unit {
             "tilestored [{sums} + {row} + 2048], tmm2",
             "tilestored [{sums} + {row} + 3072], tmm3"
         ],
-        two_by_two, "add {weights}, 4096": [
+        two_by_two, 4096: [
             "tileloadd tmm4, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tileloadd tmm7, [{weights} + {row} + 1024]",
@@ -438,7 +440,7 @@ mod unit {
             "tdpbf16ps tmm2, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7"
         ],
-        first_two_by_two, "add {weights}, 2048": [
+        first_two_by_two, 2048: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -453,7 +455,7 @@ mod unit {
     kernels!(
         ["tilezero tmm0", "tilezero tmm1"],
         ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 1024], tmm1"],
-        two_by_one, "add {weights}, 2048": [
+        two_by_one, 2048: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{second} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -467,7 +469,7 @@ mod unit {
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm5, tmm6"
         ],
-        first_two_by_one, "add {weights}, 1024": [
+        first_two_by_one, 1024: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -479,7 +481,7 @@ mod unit {
     kernels!(
         ["tilezero tmm0", "tilezero tmm2"],
         ["tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 2048], tmm2"],
-        one_by_two, "add {weights}, 4096": [
+        one_by_two, 4096: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -493,7 +495,7 @@ mod unit {
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm4, tmm7"
         ],
-        first_one_by_two, "add {weights}, 2048": [
+        first_one_by_two, 2048: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm6, [{weights} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
@@ -505,7 +507,7 @@ mod unit {
     kernels!(
         ["tilezero tmm0"],
         ["tilestored [{sums} + {row}], tmm0"],
-        one_by_one, "add {weights}, 2048": [
+        one_by_one, 2048: [
             "tileloadd tmm4, [{first} + {stride}]",
             "tileloadd tmm5, [{first} + {stride} + 64]",
             "tileloadd tmm6, [{weights} + {row}]",
@@ -514,6 +516,6 @@ mod unit {
             "tdpbf16ps tmm0, tmm5, tmm6",
             "tdpbf16ps tmm0, tmm4, tmm7"
         ],
-        first_one_by_one, "add {weights}, 1024": ["tileloadd tmm4, [{first} + {stride}]", "tileloadd tmm6, [{weights} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6"]
+        first_one_by_one, 1024: ["tileloadd tmm4, [{first} + {stride}]", "tileloadd tmm6, [{weights} + {row}]", "tdpbf16ps tmm0, tmm4, tmm6"]
     );
 }

@@ -93,8 +93,11 @@ def test_an_engine_that_could_not_be_made_fixes_no_knob_and_leaves_no_worker(run
 def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run) -> None:
     run_python(
         """
+        kinds = ("ocr-cpu", "ocr-page", "ocr-clock")
         with ThreadSafeOCR(intra_op_num_threads=1) as ocr:
             reads(ocr)
+            names = " ".join(names_of_threads().values())
+            assert all(kind in names for kind in kinds), names
             try:
                 unload()
             except ConfigError:
@@ -108,7 +111,7 @@ def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run
             else:
                 raise SystemExit("another knob was taken")
         unload()
-        no_thread_is_left("ocr-cpu", "ocr-page", "ocr-clock")
+        no_thread_is_left(*kinds)
         with ThreadSafeOCR(intra_op_num_threads=2) as ocr:
             reads(ocr)
         """

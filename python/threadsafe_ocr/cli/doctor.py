@@ -132,7 +132,7 @@ def precision() -> Finding:
     said = 'f32 unless another is named; precision="fast" costs about half the CPU time and reads nearly as well, '
     said += f'"int8" two thirds to four fifths{on_card}'
     if _core.has_matrix_unit():
-        said += '; this processor has AMX: "bf16" costs three quarters, no set is worse by more than 0.1 points of CER, and "fast" uses it'
+        said += '; this processor has AMX: "bf16" costs two thirds, no set is worse by more than 0.1 points of CER, and "fast" uses it'
     return Finding("precision", said)
 
 
