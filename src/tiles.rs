@@ -366,8 +366,8 @@ mod unit {
         ($name:ident, $bytes:literal, [$($start:literal),+], [$($step:literal),+], [$($end:literal),+]) => {
             /// # Safety
             ///
-            /// The tiles have their shapes. At each offset from `map` lie [`super::PLACES`] places, of one piece or for three products of two, `stride` bytes apart, and at `weights` tiles for all
-            /// offsets, of which there is one at least.
+            /// The tiles have their shapes. At each offset from `map` lie [`super::PLACES`] places, of one piece or for three products of two, which are
+            /// `stride` bytes apart, and at `weights` tiles for all offsets, of which there is one at least.
             unsafe fn $name(map: *const Piece, offsets: &[usize], weights: *const f32, stride: usize, sums: &mut Sums) {
                 // SAFETY: the caller's; there is an offset.
                 unsafe {
