@@ -374,18 +374,16 @@ mod tests {
         let padded = Window { pads: [0, 1, 0, 0], ..window };
         let none = Window { strides: [0, 1], ..window };
         let map = [[0.0; BLOCK]; 3];
-        let of_size = |size| Convolution::new(usual, (&map, [1, 1]), &[0.0; 2048][..size], &map[..1], None);
+        let of = |plan, size| Convolution::new(plan, (&map, [1, 1]), &[0.0; 2048][..size], &map[..1], None);
         let size = 2 * Products::One.of_step();
-        assert_eq!(of_size(size).is_some(), tiles::is_there());
+        assert_eq!(of(usual, size).is_some(), tiles::is_there());
         for size in [size - 1, size + 1, 2 * Products::Three.of_step()] {
-            assert!(of_size(size).is_none());
+            assert!(of(usual, size).is_none());
         }
         for window in [far, large, padded, none] {
             let plan = Plan { window, ..usual };
             assert_eq!(Plan::of_numbers(&plan.numbers()), None);
-            assert!(
-                Convolution::new(plan, (&map, [1, 1]), &[0.0; 2 * Products::One.of_step()], &map[..1], None).is_none()
-            );
+            assert!(of(plan, size).is_none());
         }
     }
 

@@ -132,13 +132,6 @@ def names_of_threads():
         except OSError:
             pass
     return names
-
-def no_thread_is_left(kind, *more):
-    # What was joined may be listed for a moment more.
-    late = time.monotonic() + 2
-    while left := [name for name in names_of_threads().values() if name.startswith((kind, *more))]:
-        assert time.monotonic() < late, left
-        time.sleep(0.01)
 """
 
 

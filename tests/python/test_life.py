@@ -83,7 +83,10 @@ def test_an_engine_that_could_not_be_made_fixes_no_knob_and_leaves_no_worker(run
                 assert "cannot be loaded" in str(error), error
             else:
                 raise SystemExit("a picture was taken for a model")
-        no_thread_is_left("ocr-cpu")
+        # What was joined may be listed for a moment more.
+        late = time.monotonic() + 10
+        while any(name.startswith("ocr-cpu") for name in names_of_threads().values()):
+            assert time.monotonic() < late, names_of_threads()
         with ThreadSafeOCR(intra_op_num_threads=1) as ocr:
             reads(ocr)
         """
@@ -111,7 +114,8 @@ def test_unload_ends_the_workers_and_the_next_engine_starts_anew(run_python: Run
             else:
                 raise SystemExit("another knob was taken")
         unload()
-        no_thread_is_left(*kinds)
+        left = [name for name in names_of_threads().values() if name.startswith(kinds)]
+        assert not left, left
         with ThreadSafeOCR(intra_op_num_threads=2) as ocr:
             reads(ocr)
         """
