@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::recognition::Reading;
 
 /// What a set's runs cost; figures of the manifest, measured on one core. Only their proportions matter to the order of service, the bytes
 /// to the activation budget.
@@ -45,25 +46,22 @@ pub struct Recogniser {
 /// How far a cascade's first recogniser is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Trust {
-    /// It is sure of what it reads with this score or more.
-    pub accept_score: f32,
-    /// Where it is unsure of lines with this share of a page's characters or more, it is not trusted with the others either.
-    pub unsure_share: f64,
+    /// It is sure of a line where it is this sure of every character, spaces aside: these are no better read by the second one.
+    pub accept_character: f32,
+    /// Where it is less sure than this of a page's characters, on the mean, it is not trusted with any of its lines.
+    pub accept_page: f64,
 }
 
 impl Trust {
-    pub(crate) fn is_sure(self, score: f32) -> bool {
-        score >= self.accept_score
+    pub(crate) fn is_sure(self, line: &Reading) -> bool {
+        let mut characters = line.text.chars().zip(&line.sureness).filter(|(character, _)| *character != ' ');
+        !line.text.is_empty() && characters.all(|(_, &sureness)| sureness >= self.accept_character)
     }
 
-    /// Of lines, each with its number of characters and its score.
-    pub(crate) fn is_lost(self, lines: impl Iterator<Item = (usize, f32)>) -> bool {
-        let (mut all, mut unsure) = (0, 0);
-        for (characters, score) in lines {
-            all += characters;
-            unsure += if self.is_sure(score) { 0 } else { characters };
-        }
-        unsure > 0 && unsure as f64 >= self.unsure_share * all as f64
+    pub(crate) fn is_lost<'a>(self, lines: impl Iterator<Item = &'a Reading>) -> bool {
+        let characters = lines.flat_map(|line| &line.sureness);
+        let (count, sum) = characters.fold((0u32, 0.0), |(count, sum), &sureness| (count + 1, sum + f64::from(sureness)));
+        sum < self.accept_page * f64::from(count)
     }
 }
 
@@ -375,13 +373,28 @@ pub fn dictionary(characters: &[String], classes: usize, rec: &Path) -> Result<V
 mod tests {
     use super::*;
 
+    const TRUST: Trust = Trust { accept_character: 0.7, accept_page: 0.978 };
+
+    fn read(text: &str, sureness: &[f32]) -> Reading {
+        Reading { text: text.into(), sureness: sureness.into(), ..Reading::default() }
+    }
+
     #[test]
-    fn a_first_recogniser_that_is_unsure_of_a_good_part_of_the_lines_is_not_trusted_with_the_others() {
-        let trust = Trust { accept_score: 0.96, unsure_share: 0.19 };
-        let is_lost = |lines: &[(usize, f32)]| trust.is_lost(lines.iter().copied());
-        assert!(is_lost(&[(81, 0.99), (19, 0.95)]));
-        assert!(!is_lost(&[(82, 0.96), (18, 0.5)]));
-        assert!(!is_lost(&[(1000, 0.97)]));
-        assert!(!is_lost(&[]));
+    fn a_first_recogniser_is_sure_of_a_line_where_it_is_sure_of_every_character_but_spaces() {
+        assert!(TRUST.is_sure(&read("ab", &[0.7, 0.99])));
+        assert!(!TRUST.is_sure(&read("abcd", &[0.69, 1.0, 1.0, 1.0])));
+        assert!(TRUST.is_sure(&read("a b", &[0.9, 0.5, 0.9])));
+        assert!(!TRUST.is_sure(&Reading::default()), "there may be something that it does not see");
+    }
+
+    #[test]
+    fn a_first_recogniser_that_is_less_sure_of_a_page_is_not_trusted_with_the_lines_it_is_sure_of() {
+        let is_lost = |lines: &[&[f32]]| {
+            let lines: Vec<_> = lines.iter().map(|line| read("ab", line)).collect();
+            TRUST.is_lost(lines.iter())
+        };
+        assert!(is_lost(&[&[0.95, 1.0]]));
+        assert!(!is_lost(&[&[0.95, 1.0], &[1.0, 1.0]]), "of all characters, not of each line");
+        assert!(!is_lost(&[&[]]));
     }
 }

@@ -647,7 +647,7 @@ async fn read_lines(page: &Page, found: Vec<Found>, opinions: Option<Vec<Opinion
     page.progress.set_work_left(0.0);
     let line = |i: usize| {
         let unread = || (Reading { score: found[i].score, ..Reading::default() }, 0);
-        let (Reading { text, score, characters }, steps) = read.get_mut(i).map_or_else(unread, std::mem::take);
+        let (Reading { text, score, characters, .. }, steps) = read.get_mut(i).map_or_else(unread, std::mem::take);
         let upside_down = opinions.as_ref().map(|opinions| (verdicts[i].turned, opinions[i].turned));
         let direction = Direction::of(found[i].sideways, verdicts[i].turned);
         let columns = steps as f64 * found[i].width.share;
@@ -718,7 +718,7 @@ fn unlike<'a>(lines: impl Iterator<Item = (&'a Found, bool)>) -> (Vec<(&'a Found
 }
 
 /// Of a cascade, the first reader's word counts where it is sure. It is sure of some lines that it misreads, too, and two things tell which
-/// pages have them: it is unsure of a good part of the page, as of photographs, or the second reader finds a character there that the first
+/// pages have them: it is less sure of all of the page, as of photographs, or the second reader finds a character there that the first
 /// does not know, as in traditional Chinese. The second one then reads all lines of the page (`docs/models.md` has the figures). Lines that the
 /// caller gives are judged one by one: what they have to do with each other is not known.
 async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>> {
@@ -726,9 +726,9 @@ async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>>
     let Some(first) = &nets.rec_first else { return read_by(page, &nets.rec, lines).await };
     let mut read = read_by(page, &first.reader, lines).await?;
     let is_page = page.steps.detect;
-    let is_lost = is_page && first.trust.is_lost(read.iter().map(|(read, _)| (read.characters.len(), read.score)));
+    let is_lost = is_page && first.trust.is_lost(read.iter().map(|(read, _)| read));
     let (sure, unsure): (Vec<_>, Vec<_>) =
-        (0..lines.len()).partition(|&i| !is_lost && first.trust.is_sure(read[i].0.score));
+        (0..lines.len()).partition(|&i| !is_lost && first.trust.is_sure(&read[i].0));
     for again in [unsure, sure] {
         let chosen: Vec<_> = again.iter().map(|&i| lines[i]).collect();
         let better = read_by(page, &nets.rec, &chosen).await?;
