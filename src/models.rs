@@ -43,26 +43,31 @@ pub struct Recogniser {
     pub bytes_per_pixel: usize,
 }
 
-/// How far a cascade's first recogniser is trusted.
+/// How far a cascade's first recogniser is trusted, by [`Reading::confidences`]; `docs/models.md` has what other limits do.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Trust {
-    /// It is sure of a line where it is this sure of every character, spaces aside: these are no better read by the second one.
-    pub accept_character: f32,
-    /// Where it is less sure than this of a page's characters, on the mean, it is not trusted with any of its lines.
+    /// It is sure of a line where its mean confidence in the characters is this or more, 0 to 1. Spaces do not count: the second recogniser is
+    /// no better at them.
+    pub accept_line: f64,
+    /// Where its mean confidence in a page's characters, spaces too, is below this, 0 to 1, it is not trusted with any line of the page. Print
+    /// that it cannot read, it cannot space either.
     pub accept_page: f64,
 }
 
 impl Trust {
     pub(crate) fn is_sure(self, line: &Reading) -> bool {
-        let mut characters = line.text.chars().zip(&line.sureness).filter(|(character, _)| *character != ' ');
-        !line.text.is_empty() && characters.all(|(_, &sureness)| sureness >= self.accept_character)
+        let characters = line.text.chars().zip(&line.confidences).filter(|(character, _)| !character.is_whitespace());
+        mean(characters.map(|(_, confidence)| confidence)).is_some_and(|mean| mean >= self.accept_line)
     }
 
     pub(crate) fn is_lost<'a>(self, lines: impl Iterator<Item = &'a Reading>) -> bool {
-        let characters = lines.flat_map(|line| &line.sureness);
-        let (count, sum) = characters.fold((0u32, 0.0), |(count, sum), &sureness| (count + 1, sum + f64::from(sureness)));
-        sum < self.accept_page * f64::from(count)
+        mean(lines.flat_map(|line| &line.confidences)).is_some_and(|mean| mean < self.accept_page)
     }
+}
+
+fn mean<'a>(values: impl Iterator<Item = &'a f32>) -> Option<f64> {
+    let (count, sum) = values.fold((0u32, 0.0), |(count, sum), &value| (count + 1, sum + f64::from(value)));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// The files of a set, found and readable.
@@ -373,28 +378,30 @@ pub fn dictionary(characters: &[String], classes: usize, rec: &Path) -> Result<V
 mod tests {
     use super::*;
 
-    const TRUST: Trust = Trust { accept_character: 0.7, accept_page: 0.978 };
+    const TRUST: Trust = Trust { accept_line: 0.99, accept_page: 0.976 };
 
-    fn read(text: &str, sureness: &[f32]) -> Reading {
-        Reading { text: text.into(), sureness: sureness.into(), ..Reading::default() }
+    fn read(text: &str, confidences: &[f32]) -> Reading {
+        assert_eq!(text.chars().count(), confidences.len());
+        Reading { text: text.into(), confidences: confidences.into(), ..Reading::default() }
     }
 
     #[test]
-    fn a_first_recogniser_is_sure_of_a_line_where_it_is_sure_of_every_character_but_spaces() {
-        assert!(TRUST.is_sure(&read("ab", &[0.7, 0.99])));
-        assert!(!TRUST.is_sure(&read("abcd", &[0.69, 1.0, 1.0, 1.0])));
-        assert!(TRUST.is_sure(&read("a b", &[0.9, 0.5, 0.9])));
+    fn a_first_recogniser_is_sure_of_a_line_of_whose_characters_it_is_sure_spaces_aside() {
+        assert!(TRUST.is_sure(&read("ab", &[0.985, 1.0])));
+        assert!(!TRUST.is_sure(&read("ab", &[0.975, 1.0])));
+        assert!(TRUST.is_sure(&read("a b", &[0.995, 0.5, 0.995])));
+        assert!(!TRUST.is_sure(&read("a b", &[0.985, 1.0, 0.985])));
+        assert!(!TRUST.is_sure(&read(" ", &[1.0])), "there may be something that it does not see");
         assert!(!TRUST.is_sure(&Reading::default()), "there may be something that it does not see");
     }
 
     #[test]
     fn a_first_recogniser_that_is_less_sure_of_a_page_is_not_trusted_with_the_lines_it_is_sure_of() {
-        let is_lost = |lines: &[&[f32]]| {
-            let lines: Vec<_> = lines.iter().map(|line| read("ab", line)).collect();
-            TRUST.is_lost(lines.iter())
-        };
-        assert!(is_lost(&[&[0.95, 1.0]]));
-        assert!(!is_lost(&[&[0.95, 1.0], &[1.0, 1.0]]), "of all characters, not of each line");
-        assert!(!is_lost(&[&[]]));
+        let is_lost = |lines: &[Reading]| TRUST.is_lost(lines.iter());
+        assert!(is_lost(&[read("ab", &[0.95, 1.0])]));
+        assert!(!is_lost(&[read("a", &[0.95]), read("bcd", &[1.0; 3])]), "a line has the weight of its characters");
+        assert!(is_lost(&[read("a b", &[1.0, 0.9, 1.0])]), "spaces tell of a page too");
+        assert!(!is_lost(&[Reading::default()]));
+        assert!(!is_lost(&[]));
     }
 }

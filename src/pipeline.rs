@@ -718,17 +718,16 @@ fn unlike<'a>(lines: impl Iterator<Item = (&'a Found, bool)>) -> (Vec<(&'a Found
 }
 
 /// Of a cascade, the first reader's word counts where it is sure. It is sure of some lines that it misreads, too, and two things tell which
-/// pages have them: it is less sure of all of the page, as of photographs, or the second reader finds a character there that the first
-/// does not know, as in traditional Chinese. The second one then reads all lines of the page (`docs/models.md` has the figures). Lines that the
-/// caller gives are judged one by one: what they have to do with each other is not known.
+/// pages have them: its mean confidence is low there, as on photographs, or the second reader finds a character there that the first does not
+/// know, as in traditional Chinese. The second one then reads all lines of the page (`docs/models.md` has the figures). Lines that the caller
+/// gives are judged one by one: what they have to do with each other is not known.
 async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>> {
     let nets = &page.nets;
     let Some(first) = &nets.rec_first else { return read_by(page, &nets.rec, lines).await };
     let mut read = read_by(page, &first.reader, lines).await?;
     let is_page = page.steps.detect;
     let is_lost = is_page && first.trust.is_lost(read.iter().map(|(read, _)| read));
-    let (sure, unsure): (Vec<_>, Vec<_>) =
-        (0..lines.len()).partition(|&i| !is_lost && first.trust.is_sure(&read[i].0));
+    let (sure, unsure): (Vec<_>, Vec<_>) = (0..lines.len()).partition(|&i| !is_lost && first.trust.is_sure(&read[i].0));
     for again in [unsure, sure] {
         let chosen: Vec<_> = again.iter().map(|&i| lines[i]).collect();
         let better = read_by(page, &nets.rec, &chosen).await?;

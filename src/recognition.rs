@@ -142,13 +142,13 @@ fn first_at_least(row: &[f32], wanted: f32) -> Option<usize> {
 pub struct Reading {
     /// The text.
     pub text: String,
-    /// Mean probability of its characters, 0 for no text.
+    /// Mean probability of its characters, each at its first time step as PaddleOCR has it; 0 for no text.
     pub score: f32,
-    /// The time step of each code point of `text` and its probability, those of one dictionary entry alike.
+    /// The first time step of each code point of `text` and its probability there, those of one dictionary entry alike.
     pub characters: Vec<(u32, f32)>,
-    /// How sure it is of each code point: the highest probability of its time steps. The first one, which `score` counts as PaddleOCR does, is
-    /// often low where a character begins between two steps; this tells better what is misread.
-    pub sureness: Vec<f32>,
+    /// The confidence in each code point of `text`: the highest probability among its time steps. It tells better what is misread than the
+    /// first one, which is low where a character begins between two steps.
+    pub confidences: Vec<f32>,
 }
 
 /// CTC: repeats and blanks dropped, the rest looked up.
@@ -157,23 +157,23 @@ pub struct Reading {
 #[must_use]
 pub fn ctc_decode(best: &[(u32, f32)], dictionary: &[String]) -> Reading {
     const BLANK: u32 = 0;
-    let (mut text, mut characters, mut sureness) = (String::new(), Vec::new(), Vec::new());
+    let (mut text, mut characters, mut confidences) = (String::new(), Vec::new(), Vec::new());
     let (mut sum, mut count) = (0.0, 0u32);
-    let mut next = 0;
-    for run in best.chunk_by(|(class, _), (next, _)| class == next) {
+    let mut end = 0;
+    for run in best.chunk_by(|a, b| a.0 == b.0) {
         let (class, probability) = run[0];
-        let step = next;
-        next += run.len() as u32;
+        let step = end;
+        end += run.len() as u32;
         let Some(character) = dictionary.get(class as usize).filter(|_| class != BLANK) else { continue };
         let highest = run.iter().map(|&(_, probability)| probability).fold(probability, f32::max);
         text.push_str(character);
         characters.extend(character.chars().map(|_| (step, probability)));
-        sureness.extend(character.chars().map(|_| highest));
+        confidences.extend(character.chars().map(|_| highest));
         sum += f64::from(probability);
         count += 1;
     }
     let score = if count == 0 { 0.0 } else { (sum / f64::from(count)) as f32 };
-    Reading { text, score, characters, sureness }
+    Reading { text, score, characters, confidences }
 }
 
 #[cfg(test)]
@@ -294,11 +294,11 @@ mod tests {
     }
 
     #[test]
-    fn every_code_point_is_as_sure_as_the_surest_step_of_its_class() {
+    fn every_code_point_has_the_confidence_of_the_surest_step_of_its_class() {
         let dictionary = ["blank", "a", "e\u{301}"].map(String::from);
         let best = [(1, 0.5), (1, 0.9), (1, 0.8), (0, 0.9), (1, 0.7), (2, 0.3), (2, 0.6), (9, 0.9), (9, 0.9)];
         let reading = ctc_decode(&best, &dictionary);
         assert_eq!(reading.text, "aae\u{301}");
-        assert_eq!(reading.sureness, [0.9, 0.7, 0.6, 0.6]);
+        assert_eq!(reading.confidences, [0.9, 0.7, 0.6, 0.6]);
     }
 }

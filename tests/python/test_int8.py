@@ -46,7 +46,7 @@ def test_what_integers_say_does_not_depend_on_what_else_is_read() -> None:
 
 
 def test_a_cascade_has_integers_too_and_other_sets_name_what_they_have(ocr: ThreadSafeOCR) -> None:
-    twice = PAGES / "derived" / "qyxf-book-doc-p008_phone.jpg"
+    twice = PAGES / "derived" / "qyxf-book-doc-p003_rot90.png"
     with ThreadSafeOCR("v6-cascade", precision="int8") as cascade, ThreadSafeOCR("v6-cascade-int8") as named:
         assert key(cascade.read(twice)) == key(named.read(twice))
         with ThreadSafeOCR("v6-cascade") as f32:
