@@ -390,7 +390,8 @@ mod tests {
         assert!(TRUST.is_sure(&read("ab", &[0.985, 1.0])));
         assert!(!TRUST.is_sure(&read("ab", &[0.975, 1.0])));
         assert!(TRUST.is_sure(&read("a b", &[0.995, 0.5, 0.995])));
-        assert!(!TRUST.is_sure(&read("a b", &[0.985, 1.0, 0.985])));
+        assert!(TRUST.is_sure(&read("a\u{3000}b", &[0.995, 0.5, 0.995])));
+        assert!(!TRUST.is_sure(&read("a b", &[0.987, 1.0, 0.987])));
         assert!(!TRUST.is_sure(&read(" ", &[1.0])), "there may be something that it does not see");
         assert!(!TRUST.is_sure(&Reading::default()), "there may be something that it does not see");
     }

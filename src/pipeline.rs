@@ -718,7 +718,7 @@ fn unlike<'a>(lines: impl Iterator<Item = (&'a Found, bool)>) -> (Vec<(&'a Found
 }
 
 /// Of a cascade, the first reader's word counts where it is sure. It is sure of some lines that it misreads, too, and two things tell which
-/// pages have them: its mean confidence is low there, as on photographs, or the second reader finds a character there that the first does not
+/// pages have them: its mean confidence is low there, as on many photographs, or the second reader finds a character there that the first does not
 /// know, as in traditional Chinese. The second one then reads all lines of the page (`docs/models.md` has the figures). Lines that the caller
 /// gives are judged one by one: what they have to do with each other is not known.
 async fn read_unlike(page: &Page, lines: &[(&Found, bool)]) -> Result<Vec<Read>> {

@@ -35,8 +35,8 @@ def test_a_page_that_the_first_reader_is_not_sure_of_is_left_to_the_other_one() 
 def test_a_page_that_the_first_reader_is_sure_of_is_its_own_but_for_some_lines() -> None:
     with ThreadSafeOCR("v6-cascade-int8") as cascade, ThreadSafeOCR(precision="int8") as other:
         read, again = key(cascade.read(PRINT)), key(other.read(PRINT))
-    alike = sum(one == another for one, another in zip(read, again, strict=True))
-    assert 0 < alike < len(read) / 2
+    same = sum(one == another for one, another in zip(read, again, strict=True))
+    assert 0 < same < len(read) / 2
 
 
 def test_print_is_read_as_well_by_another_reader(ocr: ThreadSafeOCR) -> None:
